@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Sets up this checkout. `setup.sh runtime` makes .venv; `setup.sh test` adds the Debian packages that tests start.
+# Safe to run again; installs only what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sudo=()
+[ "$(id -u)" -eq 0 ] || sudo=(sudo)
+
+apt_install() {
+  local missing=()
+  for package in "$@"; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if ! command -v apt-get >/dev/null; then
+    echo "setup: please install: ${missing[*]} (this machine has no apt-get)" >&2
+    exit 1
+  fi
+  echo "setup: installing ${missing[*]}"
+  "${sudo[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+runtime() {
+  local python="${PY:-python3}"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "setup: Meterway needs Python 3.11 or newer; $("$python" --version) found. Try: make PY=python3.12 setup" >&2
+    exit 1
+  }
+  "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  echo "setup: installing Python packages into .venv"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+}
+
+tests() {
+  # Debian starts a service for some of these on installation; tests start their own on free ports.
+  apt_install mosquitto mosquitto-clients chromium postgresql-15 socat
+}
+
+case "${1:-}" in
+  runtime) runtime ;;
+  test) tests ;;
+  *) echo "usage: scripts/setup.sh {runtime|test}" >&2; exit 2 ;;
+esac

@@ -1,0 +1,1 @@
+"""SmartMeterAdapter: a meter's bytes in, `smartMeterMessage/...` out."""

@@ -1,0 +1,1 @@
+"""Cloud: `concentrator/...` in, HTTP out."""

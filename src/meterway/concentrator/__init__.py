@@ -1,0 +1,1 @@
+"""Concentrator: `smartMeterMessage/...` in, the same bytes on `concentrator/...` out."""

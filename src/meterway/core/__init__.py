@@ -1,0 +1,1 @@
+"""The language all components share. Pure: no I/O, no clock, no event loop."""

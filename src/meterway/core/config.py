@@ -1,0 +1,68 @@
+"""Reading a component's configuration: TOML text into one frozen Struct, with errors that name the way out."""
+
+import re
+import tomllib
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+
+from meterway.core.errors import SetupError
+
+Config = TypeVar("Config")
+
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
+
+
+def load_config(text: str, kind: type[Config], *, where: str) -> Config:
+    """Return the configuration in ``text``; ``where`` names the file in errors.
+
+    Raises:
+        SetupError: not TOML; a key that does not exist (with the nearest one that does); a value out of range.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(f"{where}: not TOML: {error}") from error
+    return convert_config(table, kind, where=where)
+
+
+def convert_config(table: object, kind: type[Config], *, where: str) -> Config:
+    """Return the configuration in an already parsed table.
+
+    Raises:
+        SetupError: as ``load_config``.
+    """
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise SetupError(f"{where}: {error}{_suggestion(str(error), kind)}") from error
+
+
+def _suggestion(message: str, kind: type[Any]) -> str:
+    found = _UNKNOWN.search(message)
+    if not found:
+        return ""
+    near = get_close_matches(found["name"], sorted(_known_names(kind, set())), n=1)
+    return f"; did you mean `{near[0]}`?" if near else "; see docs/config.md for the keys there are"
+
+
+def _known_names(kind: object, seen: set[object]) -> set[str]:
+    """Return all field names in ``kind`` and in the Structs it contains."""
+    names: set[str] = set()
+    pending = [msgspec.inspect.type_info(kind)]
+    while pending:
+        info = pending.pop()
+        if isinstance(info, msgspec.inspect.StructType):
+            if info.cls in seen:
+                continue
+            seen.add(info.cls)
+            for field in info.fields:
+                names.add(field.encode_name)
+                pending.append(field.type)
+        for attribute in ("types", "item_types"):
+            pending.extend(getattr(info, attribute, ()))
+        for attribute in ("item_type", "value_type"):
+            if inner := getattr(info, attribute, None):
+                pending.append(inner)
+    return names

@@ -1,0 +1,1 @@
+"""One reliable hop: spool, send, receipt; used by adapter and concentrator alike."""
