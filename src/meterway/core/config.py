@@ -62,7 +62,5 @@ def _known_names(kind: object, seen: set[object]) -> set[str]:
                 pending.append(field.type)
         for attribute in ("types", "item_types"):
             pending.extend(getattr(info, attribute, ()))
-        for attribute in ("item_type", "value_type"):
-            if inner := getattr(info, attribute, None):
-                pending.append(inner)
+        pending.extend(filter(None, (getattr(info, name, None) for name in ("item_type", "value_type"))))
     return names

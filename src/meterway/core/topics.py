@@ -2,8 +2,8 @@
 
     smartMeterMessage/[smartMeterId]/[specificTopic]                                  adapter -> concentrator
     concentrator/[concentratorId]/smartMeterMessage/[smartMeterId]/[specificTopic]    concentrator -> cloud
-    concentrator/[concentratorId]/status                                              concentrator -> cloud, about itself
-    concentrator/[concentratorId]/faults                                              concentrator -> cloud, about itself
+    concentrator/[concentratorId]/status                                              a concentrator, about itself
+    concentrator/[concentratorId]/faults                                              a concentrator, about itself
     receipt/[senderId]                                                                receiver -> sender
 
 Ids are ``[A-Za-z0-9_-]{1,64}``. Source: Open Meter Data Platform, Communication Technologies; receipts and a
@@ -59,9 +59,7 @@ def check_id(value: str, what: str) -> str:
         BadDataError: it is empty, longer than 64 characters, or has a character outside ``[A-Za-z0-9_-]``.
     """
     if not _ID.fullmatch(value):
-        raise BadDataError(
-            f"{what} {value[:80]!r} is not 1 to 64 letters, digits, '_' or '-'", reason="bad-identifier"
-        )
+        raise BadDataError(f"{what} {value[:80]!r} is not 1 to 64 letters, digits, '_' or '-'", reason="bad-identifier")
     return value
 
 
@@ -130,6 +128,4 @@ def _specific(text: str) -> SpecificTopic:
         return SpecificTopic(text)
     except ValueError:
         known = ", ".join(SpecificTopic)
-        raise BadDataError(
-            f"specific topic {text[:80]!r} is unknown; known are {known}", reason="bad-topic"
-        ) from None
+        raise BadDataError(f"specific topic {text[:80]!r} is unknown; known are {known}", reason="bad-topic") from None
