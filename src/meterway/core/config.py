@@ -3,6 +3,7 @@
 import re
 import tomllib
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,16 +35,37 @@ def convert_config(table: object, kind: type[Config], *, where: str) -> Config:
         SetupError: as ``load_config``.
     """
     try:
-        return msgspec.convert(table, kind)
+        return msgspec.convert(table, kind, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise SetupError(f"{where}: {error}{_suggestion(str(error), kind)}") from error
+
+
+def dump_config(config: msgspec.Struct) -> str:
+    """Return the TOML text that ``load_config`` reads as ``config`` again."""
+    text: str = msgspec.toml.encode(_without_none(msgspec.to_builtins(config, enc_hook=str))).decode()
+    return text
+
+
+def _without_none(value: object) -> object:
+    """Drop absent values: TOML has no null."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(inner) for inner in value]
+    return value
+
+
+def _decode_path(kind: type[Any], value: object) -> object:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError(f"Expected the path of a file or folder, got {value!r}")
 
 
 def _suggestion(message: str, kind: type[Any]) -> str:
     found = _UNKNOWN.search(message)
     if not found:
         return ""
-    near = get_close_matches(found["name"], sorted(_known_names(kind, set())), n=1)
+    near = get_close_matches(found["name"], sorted(_known_names(kind, set())), n=1, cutoff=0.5)
     return f"; did you mean `{near[0]}`?" if near else "; see docs/config.md for the keys there are"
 
 

@@ -1,0 +1,154 @@
+"""What an adapter needs to know: brokers, spool and, for each meter, where it is plugged in and what it is."""
+
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from meterway.bus.bus import BrokerConfig
+from meterway.core import topics
+from meterway.core.errors import BadDataError, SetupError
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table; a key that is not listed is an error."""
+
+
+class SerialSource(_Table, frozen=True, tag="serial", tag_field="type"):
+    """A serial port, an optical head or a pty. Line settings left out come from the meter's family."""
+
+    port: Path
+    """The device; prefer `/dev/serial/by-id/...`, which stays the same when cables are plugged in another order."""
+    baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000)] | None = None
+    """Bits per second."""
+    data_bits: Annotated[int, msgspec.Meta(ge=5, le=8)] | None = None
+    parity: Annotated[str, msgspec.Meta(pattern="^[NEO]$")] | None = None
+    """`N`one, `E`ven or `O`dd."""
+    stop_bits: Annotated[int, msgspec.Meta(ge=1, le=2)] | None = None
+
+
+class TcpSource(_Table, frozen=True, tag="tcp", tag_field="type"):
+    """A TCP server that hands out the meter's bytes: ser2net, a LAN gateway, a virtual meter."""
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class ReplaySource(_Table, frozen=True, tag="replay", tag_field="type"):
+    """A file of captured bytes, read once."""
+
+    file: Path
+    bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """How fast to read; as fast as possible when left out."""
+
+
+Source = SerialSource | TcpSource | ReplaySource
+
+
+class MappingRule(_Table, frozen=True):
+    """How one OBIS code becomes an operational property."""
+
+    property: str | None = None
+    """The property's id, `OBIS_1.8.0`; left out: the one of the catalogue."""
+    factor: str | None = None
+    """A decimal number that the value is multiplied with, `"0.001"` or `"-1"`; a text keeps it exact."""
+    ignore: bool = False
+    """Leave this OBIS code out of the readings."""
+
+
+class ChannelConfig(_Table, frozen=True):
+    """A second meter behind the first: gas, water or heat on an M-Bus channel of a P1 port."""
+
+    channel: Annotated[int, msgspec.Meta(ge=1, le=4)]
+    id: str
+    """The second meter's own smart meter id."""
+    static: dict[str, int | float | str] = {}
+    """As `static` of the first meter."""
+
+
+class MeterConfig(_Table, frozen=True):
+    """One meter."""
+
+    id: str
+    """The smart meter id: the UUID of the MeterIndividual."""
+    source: Source
+    """Where its bytes come from: a table with `type = "serial"`, `"tcp"` or `"replay"`."""
+    family: str = "p1-generic"
+    """What it is: a name that `meterway meter families` lists."""
+    timezone: str | None = None
+    """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
+    watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """After this long without a whole telegram the status says `silent` and the source is opened anew."""
+    mapping: dict[str, str | MappingRule] = {}
+    """OBIS code to property id, or to a table `{ property, factor, ignore }`; what is not listed is mapped by the
+    family, then by the catalogue."""
+    static: dict[str, int | float | str] = {}
+    """Properties that the meter does not know, put into every reading: `"SITE_household_size" = 3`."""
+    channels: tuple[ChannelConfig, ...] = ()
+    """Meters behind this one."""
+
+    def __post_init__(self) -> None:
+        for meter_id in (self.id, *(channel.id for channel in self.channels)):
+            try:
+                topics.check_id(meter_id, "smart meter id")
+            except BadDataError as error:
+                raise ValueError(str(error)) from error
+        if self.timezone is not None:
+            try:
+                ZoneInfo(self.timezone)
+            except (ZoneInfoNotFoundError, ValueError) as error:
+                raise ValueError(f"time zone {self.timezone!r} is not an IANA zone such as Europe/Berlin") from error
+
+
+class SpoolConfig(_Table, frozen=True):
+    """Where readings wait until the concentrator has confirmed them."""
+
+    directory: Path
+    """A folder of its own; it must survive a restart of the machine."""
+    limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+    """When this much waits, no more is accepted: the status says so, and the meter's own registers hold."""
+
+
+class AdapterConfig(_Table, frozen=True):
+    """One adapter process: one or many meters."""
+
+    id: str
+    """The adapter's name, unique on its broker."""
+    spool: SpoolConfig
+    meters: tuple[MeterConfig, ...]
+    broker: BrokerConfig = BrokerConfig()
+    confirm: Annotated[str, msgspec.Meta(pattern="^(receipt|broker)$")] = "receipt"
+    """`receipt`: keep a reading until the concentrator has stored it. `broker`: until the broker has taken it, for
+    a concentrator that sends no receipts."""
+
+    def __post_init__(self) -> None:
+        try:
+            topics.check_id(self.id, "adapter id")
+        except BadDataError as error:
+            raise ValueError(str(error)) from error
+        ids = [meter_id for meter in self.meters for meter_id in meter_ids(meter)]
+        if repeated := {meter_id for meter_id in ids if ids.count(meter_id) > 1}:
+            raise ValueError(f"smart meter id {min(repeated)} stands twice; every meter has its own")
+        if not ids:
+            raise ValueError("there is no [[meters]] table; an adapter reads at least one meter")
+
+
+def meter_ids(meter: MeterConfig) -> tuple[str, ...]:
+    """Return the ids of a meter and of those behind it."""
+    return (meter.id, *(channel.id for channel in meter.channels))
+
+
+def meter_zone(meter: MeterConfig, family_zone: str) -> ZoneInfo:
+    """Return the zone of a meter's clock.
+
+    Raises:
+        SetupError: the system knows no such zone.
+    """
+    name = meter.timezone or family_zone
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise SetupError(
+            f"meter {meter.id}: time zone {name!r} is unknown; give an IANA zone, Europe/Berlin"
+        ) from error

@@ -1,0 +1,64 @@
+"""The command ``meterway``: one file a command; each is imported only when it is called."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from meterway import __version__
+from meterway.cli.output import fail
+from meterway.core.errors import MeterwayError
+
+_COMMANDS = {
+    "demo": "meterway.cli.demo:demo",
+    "edge": "meterway.cli.run:edge",
+    "adapter": "meterway.cli.run:adapter",
+    "concentrator": "meterway.cli.run:concentrator",
+    "cloud": "meterway.cli.run:cloud",
+    "meter": "meterway.cli.meter:meter",
+    "decode": "meterway.cli.decode:decode",
+    "doctor": "meterway.cli.doctor:doctor",
+    "config": "meterway.cli.config:config",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="meterway")
+def root() -> None:
+    """Carry readings from any meter to a place where people can use them, each exactly once.
+
+    \b
+    Try it:        meterway demo
+    A capture:     meterway decode telegram.bin
+    One device:    meterway edge --config edge.toml
+    The cloud:     meterway cloud --config cloud.toml
+
+    Every command takes --json. Exit codes: 0 done, 1 it did not work (the message says why), 2 wrong usage or
+    configuration, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one sentence on stderr and an exit code."""
+    try:
+        root(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        fail(error.format_message(), code=2, usage=error)
+    except click.Abort:
+        sys.exit(130)
+    except MeterwayError as error:
+        fail(str(error), code=2 if type(error).__name__ == "SetupError" else 1)

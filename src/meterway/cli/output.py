@@ -1,0 +1,100 @@
+"""What all commands print alike: errors, JSON lines, and the life of a long-running service."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import msgspec
+
+from meterway.core.config import Config, load_config
+from meterway.core.errors import SetupError
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+Service = Callable[[Callable[[], None]], Coroutine[None, None, None]]
+"""Takes a function to call once it is ready; runs until cancelled."""
+
+
+def json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--json`` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line, and nothing else.")(
+        command
+    )
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on a line of its own, at once."""
+    sys.stdout.write(_encoder.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def plain(value: Decimal | None) -> str:
+    """Return a number as people write it, without an exponent."""
+    return "" if value is None else f"{value:f}"
+
+
+def fail(message: str, *, code: int, usage: click.ClickException | None = None) -> NoReturn:
+    """Print an error for people (or for programs, after ``--json``) and leave."""
+    if "--json" in sys.argv:
+        print_json({"error": message})
+    context = getattr(usage, "ctx", None)
+    hint = f"\nTry: {context.command_path} --help" if context else ""
+    sys.stderr.write(f"meterway: {message}{hint}\n")
+    sys.exit(code)
+
+
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """Return the configuration in a file.
+
+    Raises:
+        SetupError: it cannot be read, or says something that is not understood.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: cannot be read: {error}") from error
+    return load_config(text, kind, where=str(path))
+
+
+def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = False) -> None:
+    """Run a component until SIGINT or SIGTERM; says on stdout when it is ready (``{"ready": true}`` with JSON)."""
+    import uvloop
+
+    start_logging(verbose=verbose)
+
+    def ready() -> None:
+        if as_json:
+            print_json({"ready": True, "component": name, "pid": os.getpid()})
+        else:
+            click.echo(f"{name}: ready (Ctrl-C stops)")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine run by asyncio has a task
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await service(ready)
+        except asyncio.CancelledError:
+            logging.getLogger("meterway").info("%s: stopped", name)
+
+    uvloop.run(main())
+
+
+def start_logging(*, verbose: bool) -> None:
+    """Log to stderr; the only place that sets levels and handlers."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s  %(message)s",
+    )
+    logging.getLogger("gmqtt").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

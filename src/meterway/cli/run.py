@@ -1,0 +1,107 @@
+"""``meterway adapter | concentrator | cloud | edge``: the components, each a process that runs until it is stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from meterway.cli.output import json_option, read_config, run_service
+from meterway.core.errors import SetupError
+
+
+def _component(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--verbose", is_flag=True, help="Log more, frames included (as hex, elided)."),
+        click.option(
+            "--config",
+            "config_path",
+            type=click.Path(path_type=Path, dir_okay=False),
+            required=True,
+            help="The configuration (TOML); docs/config.md lists the keys. `meterway config check` tests it.",
+        ),
+    ):
+        command = option(command)
+    return json_option(command)
+
+
+@click.command()
+@_component
+@click.option("--name", help="Which [[adapters]] table to run, when --config is an edge file with several.")
+def adapter(config_path: Path, *, name: str | None, verbose: bool, as_json: bool) -> None:
+    """Read meters and publish smartMeterMessage/[smartMeterId]/[specificTopic].
+
+    \b
+    Example:
+      meterway adapter --config adapter.toml
+      meterway adapter --config edge.toml --name cellar
+    """
+    from meterway.adapter.config import AdapterConfig
+    from meterway.adapter.service import run
+
+    if name is None:
+        config = read_config(config_path, AdapterConfig)
+    else:
+        config = _one_adapter(config_path, name)
+    run_service(f"adapter {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
+
+
+def _one_adapter(path: Path, name: str) -> "AdapterConfig":
+    from meterway.edge import EdgeConfig
+
+    adapters = read_config(path, EdgeConfig).adapters
+    for config in adapters:
+        if config.id == name:
+            return config
+    raise SetupError(f"{path}: no adapter {name!r}; there are: {', '.join(config.id for config in adapters)}")
+
+
+@click.command()
+@_component
+def concentrator(config_path: Path, *, verbose: bool, as_json: bool) -> None:
+    """Pass on smartMeterMessage/# to concentrator/[concentratorId]/..., byte for byte.
+
+    \b
+    Example:
+      meterway concentrator --config concentrator.toml
+    """
+    from meterway.concentrator.config import ConcentratorConfig
+    from meterway.concentrator.service import run
+
+    config = read_config(config_path, ConcentratorConfig)
+    run_service(f"concentrator {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
+
+
+@click.command()
+@_component
+def cloud(config_path: Path, *, verbose: bool, as_json: bool) -> None:
+    """Take in concentrator/#, store it, answer queries and show the page.
+
+    \b
+    Example:
+      meterway cloud --config cloud.toml
+    """
+    from meterway.cloud.config import CloudConfig
+    from meterway.cloud.service import run
+
+    config = read_config(config_path, CloudConfig)
+    run_service("cloud", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
+
+
+@click.command()
+@_component
+def edge(config_path: Path, *, verbose: bool, as_json: bool) -> None:
+    """Run several adapters and the concentrator on this device from one file, with a broker of their own.
+
+    \b
+    Example:
+      meterway edge --config edge.toml
+    """
+    from meterway.edge import EdgeConfig, run
+
+    config = read_config(config_path, EdgeConfig)
+    run_service(
+        f"edge {config.concentrator.id}",
+        lambda ready: run(config, config_path, ready=ready, verbose=verbose),
+        as_json=as_json,
+        verbose=verbose,
+    )
