@@ -9,7 +9,8 @@ from meterway.meter.telegram import Telegram
 class CodecError(BadDataError):
     """A frame that began and cannot be used; an item in the list that ``feed`` returns, never raised by it.
 
-    ``reason`` is one of ``bad-checksum``, ``bad-syntax``, ``truncated``, ``too-long``, ``too-deep``, ``bad-key``.
+    ``reason`` is one of ``bad-checksum``, ``bad-syntax``, ``truncated``, ``too-long``, ``too-deep``, ``encrypted``,
+    ``bad-key``.
     """
 
     def __init__(self, message: str, *, reason: str, data: bytes) -> None:
@@ -23,6 +24,10 @@ class Decoder(Protocol):
 
     skipped_bytes: int
     """Noise dropped so far; a watchdog tells "no bytes" from "bytes but no frame" by it."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes wait for the rest of their frame; never more than the codec's own limit."""
 
     def feed(self, data: bytes, now: float) -> list[Telegram | CodecError]:
         """Take the next bytes; return what they completed, in order.
