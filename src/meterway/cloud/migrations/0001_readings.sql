@@ -21,7 +21,8 @@ create table meter (
     status          jsonb,
     status_time     timestamptz,
     description     jsonb
-);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+-- Half of each page stays free, so that the newest reading is updated in place, without touching an index.
 
 create table concentrator (
     concentrator_id text primary key,
@@ -55,16 +56,17 @@ create table reading (
     primary key (meter_key, reading_time, reading_identifier)
 ) partition by range (reading_time);
 
--- The same identifier with other content: kept aside and shown, never overwritten.
+-- The same identifier with other content: kept aside and shown, never overwritten. `digest` is the one of
+-- core/receipts.py, over topic and payload, here and below.
 create table conflict (
     conflict_key       bigint generated always as identity primary key,
+    digest             bytea not null unique,
     meter_id           text not null,
     reading_time       timestamptz not null,
     reading_identifier uuid not null,
     topic              text not null,
     payload            bytea not null,
-    received_time      timestamptz not null default clock_timestamp(),
-    unique (reading_identifier, topic, payload)
+    received_time      timestamptz not null default clock_timestamp()
 );
 
 -- What could not be decoded, with its bytes and the reason; can be replayed after a fix.
@@ -72,6 +74,7 @@ create table quarantine (
     quarantine_key bigint generated always as identity primary key,
     digest         bytea not null unique,
     topic          text not null,
+    -- At most 1 MiB; size_bytes tells how much there was.
     payload        bytea not null,
     size_bytes     bigint not null,
     reason         text not null,
