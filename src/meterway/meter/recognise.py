@@ -1,0 +1,54 @@
+"""Which protocol do these bytes speak? By signature, without configuration."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import tzinfo
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from meterway.meter.codec import Decoder
+from meterway.meter.p1 import P1Decoder
+from meterway.meter.sml import SmlDecoder
+
+
+class Recognised(NamedTuple):
+    """A protocol's name and why it was recognised."""
+
+    protocol: str
+    sign: str
+
+
+_SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
+    ("sml", re.compile(rb"\x1b{4}\x01{4}"), "the SML start sequence 1b1b1b1b01010101"),
+    ("p1-encrypted", re.compile(rb"\xdb\x08.{8}\x82", re.DOTALL), "the start db 08 of an encrypted P1 telegram"),
+    ("dlms", re.compile(rb"\x7e[\xa0-\xaf].", re.DOTALL), "an HDLC frame 7e a."),
+    ("mbus", re.compile(rb"\x68(.)\1\x68", re.DOTALL), "an M-Bus long frame 68 L L 68"),
+    ("p1", re.compile(rb"/[^\r\n/!]{3,}\r?\n.*?\d:\d+\.\d+\.\d+", re.DOTALL), "a telegram that begins with /XXX"),
+)
+
+_DECODERS: Mapping[str, Callable[[tzinfo], Decoder]] = {
+    "p1": lambda zone: P1Decoder(zone=zone),
+    "sml": lambda _zone: SmlDecoder(),
+}
+
+PROTOCOLS = tuple(_DECODERS)
+"""The protocols that can be decoded."""
+
+
+def recognise(data: bytes) -> Recognised | None:
+    """Return the protocol whose signature comes first in ``data``; None if there is none."""
+    found = [
+        (match.start(), Recognised(protocol, sign))
+        for protocol, pattern, sign in _SIGNATURES
+        if (match := pattern.search(data))
+    ]
+    return min(found)[1] if found else None
+
+
+def make_decoder(protocol: str, zone: tzinfo = ZoneInfo("Europe/Amsterdam")) -> Decoder:  # noqa: B008 - immutable
+    """Return a decoder of ``protocol``; ``zone`` is that of the meter's clock, where it sends local time.
+
+    Raises:
+        KeyError: no such protocol in ``PROTOCOLS``.
+    """
+    return _DECODERS[protocol](zone)
