@@ -1,1 +1,1 @@
-"""The pipe: publish, subscribe, acknowledge. ``bus.mqtt`` is the only file that imports an MQTT library."""
+"""The pipe: publish, subscribe, acknowledge. ``bus.session`` is the only file that imports an MQTT library."""
