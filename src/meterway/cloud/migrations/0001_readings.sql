@@ -16,6 +16,7 @@ create table meter (
     last_property_set_key   integer,
     last_numerical_values   numeric[],
     last_text_values        text[],
+    last_dates              timestamptz[],
     last_stored_time        timestamptz,
     -- The retained reports of the adapter (core/reports.py), as sent.
     status          jsonb,
@@ -32,7 +33,8 @@ create table concentrator (
     status_time     timestamptz
 );
 
--- Which properties a reading has, in order: shared by the many readings of the same shape.
+-- Which properties a reading has, in order: shared by the many readings of the same shape. An element of `units` is
+-- null where the value has no unit.
 create table property_set (
     property_set_key integer generated always as identity primary key,
     property_ids     text[] not null,
@@ -40,7 +42,8 @@ create table property_set (
     unique (property_ids, units)
 );
 
--- One row a reading; values are arrays parallel to the property set. numeric keeps every digit the meter sent.
+-- One row a reading; values are arrays parallel to the property set, null where the value is of the other kind;
+-- text_values and dates are null altogether where a reading has none. numeric keeps every digit the meter sent.
 create table reading (
     meter_key          integer not null,
     reading_time       timestamptz not null,
