@@ -1,0 +1,307 @@
+"""The OperationalProperty catalogue: what a reading may say, in which units, and which OBIS code it comes from.
+
+The entries are data, one line each, in ``core/data/*.toml``, one file a medium. A line is
+
+    id = { kind = "...", description = "...", units = [...], obis = [...], channel = [...], aliases = [...] }
+
+kind         one of ``Kind``
+description  a sentence for people
+units        the usual unit first; any unit of the same dimension is accepted; absent for texts and pure numbers
+obis         the codes it comes from; an id ``OBIS_C.D.E`` without them stands for 1-b:C.D.E, and for 0-0:C.D.E where
+             group C is 0 or from 94 on. For A = 1 and 4 to 9, channel 0 stands for every channel B up to 64.
+channel      groups C.D.E under which an electricity meter passes it on for a meter on its M-Bus (0-n:24.2.1)
+aliases      other ids that are accepted for it
+
+What the catalogue says otherwise than the public specification is in ``core/data/corrections.toml``.
+"""
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+
+from meterway.core.errors import BadDataError
+from meterway.core.obis import Obis
+from meterway.core.reading import PhysicalMeterClass
+from meterway.core.units import find_unit
+
+
+class Medium(StrEnum):
+    """What is measured; finer than ``PhysicalMeterClass``, which counts cooling as heat."""
+
+    ELECTRICITY = "electricity"
+    GAS = "gas"
+    WATER = "water"
+    HEAT = "heat"
+    COOLING = "cooling"
+    SITE = "site"
+    """Nothing: facts about the place, from the adapter's configuration."""
+
+    @property
+    def meter_class(self) -> PhysicalMeterClass | None:
+        """The class of a meter of this medium; None for ``SITE``."""
+        return _CLASSES.get(self)
+
+
+_CLASSES: Final = {
+    Medium.ELECTRICITY: PhysicalMeterClass.ELECTRICITY,
+    Medium.GAS: PhysicalMeterClass.GAS,
+    Medium.WATER: PhysicalMeterClass.WATER,
+    Medium.HEAT: PhysicalMeterClass.HEAT,
+    Medium.COOLING: PhysicalMeterClass.HEAT,
+}
+
+_DEVICE_TYPES: Final = {
+    0x02: Medium.ELECTRICITY,
+    0x03: Medium.GAS,
+    0x04: Medium.HEAT,
+    0x06: Medium.WATER,
+    0x07: Medium.WATER,
+    0x08: Medium.HEAT,
+    0x0A: Medium.COOLING,
+    0x0B: Medium.COOLING,
+    0x0C: Medium.HEAT,
+    0x0D: Medium.HEAT,
+    0x15: Medium.WATER,
+    0x16: Medium.WATER,
+    0x17: Medium.WATER,
+    0x28: Medium.WATER,
+}
+
+
+class Kind(StrEnum):
+    """How values of a property behave, hence what may be computed with them."""
+
+    REGISTER = "register"
+    """Counts for ever; the difference of two values is what was used in between."""
+    INTERVAL = "interval"
+    """An amount over a stated time that ended or still runs; differences mean nothing."""
+    INSTANTANEOUS = "instantaneous"
+    """The state at the reading time."""
+    DEMAND = "demand"
+    """A mean over a demand period."""
+    MAXIMUM = "maximum"
+    """The largest since a reset."""
+    MINIMUM = "minimum"
+    """The smallest since a reset."""
+    COUNTER = "counter"
+    """Counts events or time."""
+    TEXT = "text"
+    """A state, a message, a point in time; a text, or a number that is only a name."""
+    STATIC = "static"
+    """Does not change while the meter stays what and where it is; a number or a text."""
+
+    @property
+    def may_be_text(self) -> bool:
+        """Whether a value may be a text; all others are numbers."""
+        return self in (Kind.TEXT, Kind.STATIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """An OperationalPropertyDefinition."""
+
+    property_id: str
+    description: str
+    kind: Kind
+    medium: Medium
+    units: tuple[str, ...] = ()
+    """Allowed units in the spelling of ``core.units``, the usual one first; empty for texts and pure numbers."""
+    obis: tuple[Obis, ...] = ()
+    """The codes it comes from."""
+    aliases: tuple[str, ...] = ()
+    """Other ids that are accepted for it."""
+
+    @property
+    def unit(self) -> str | None:
+        """The usual unit."""
+        return self.units[0] if self.units else None
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Kind
+    description: str
+    units: tuple[str, ...] = ()
+    obis: tuple[str, ...] = ()
+    channel: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    properties: dict[str, _Entry]
+
+
+_PREFIX = "OBIS_"
+_LIMIT_ID_CHARACTERS = 64
+_LIMIT_UNIT_CHARACTERS = 16
+_CACHED = 8192
+"""Answers kept; ids that meters really use are some hundreds."""
+_NO_UNIT = ("", "none", "1")
+"""How senders write that a pure number has no unit."""
+
+
+class Catalogue:
+    """All operational properties. Immutable; safe to share."""
+
+    def __init__(self, properties: Iterable[tuple[Property, tuple[str, ...]]]) -> None:
+        self._by_id: dict[str, Property] = {}
+        self._by_obis: dict[Obis, Property] = {}
+        self._by_channel: dict[tuple[Medium, str], Property] = {}
+        self._ids: list[str] = []
+        for definition, channel in properties:
+            self._ids.append(definition.property_id)
+            for name in (definition.property_id, *definition.aliases):
+                if name in self._by_id:
+                    raise ValueError(f"property id {name} is defined twice")
+                self._by_id[name] = definition
+            for code in definition.obis:
+                if code in self._by_obis:
+                    raise ValueError(f"{code} is claimed by {definition.property_id} and another property")
+                self._by_obis[code] = definition
+            for groups in channel:
+                self._by_channel[definition.medium, groups] = definition
+        self._find = lru_cache(maxsize=_CACHED)(self._search)
+        self._for_obis = lru_cache(maxsize=_CACHED)(self._search_obis)
+        self._check = lru_cache(maxsize=_CACHED)(self._check_slowly)
+
+    def __iter__(self) -> Iterator[Property]:
+        """All properties in the order of the files."""
+        return (self._by_id[property_id] for property_id in self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def find(self, property_id: str) -> Property | None:
+        """Return the property with this id; None if there is none.
+
+        Accepted are the id (``OBIS_1.8.0``), its aliases, and any written form of an OBIS code with or without
+        ``OBIS_`` before it (``1.8.0``, ``1-0:1.8.0*255``, ``C.1``).
+        """
+        return self._find(property_id) if len(property_id) <= _LIMIT_ID_CHARACTERS else None
+
+    def for_obis(self, obis: Obis, channel: Medium | None = None) -> Property | None:
+        """Return the property that a meter means by a code; None if the catalogue has none.
+
+        ``channel`` is given for codes of a meter behind another one's M-Bus (``0-1:24.2.1`` on a P1 port), and is
+        what that meter measures (``medium_of_device_type``). Without it such codes mean nothing. Stored values
+        (F other than 255) are not the property itself: None, but for the few that have an id of their own.
+        """
+        return self._for_obis(obis, channel)
+
+    def check(self, property_id: str, unit: str | None) -> tuple[Property, str | None]:
+        """Return the property of a number, and its unit in the canonical spelling (None for a pure number).
+
+        Raises:
+            BadDataError: no such property (reason ``unknown-property``); a unit that is unknown, missing, or of
+                another dimension than the allowed ones (reason ``bad-unit``).
+        """
+        if len(property_id) > _LIMIT_ID_CHARACTERS or (unit is not None and len(unit) > _LIMIT_UNIT_CHARACTERS):
+            return self._check_slowly(property_id, unit)
+        return self._check(property_id, unit)
+
+    def require(self, property_id: str) -> Property:
+        """Return the property with this id, as ``find``.
+
+        Raises:
+            BadDataError: there is none (reason ``unknown-property``).
+        """
+        definition = self.find(property_id)
+        if definition is None:
+            raise BadDataError(
+                f"property {property_id[:_LIMIT_ID_CHARACTERS]!r} is not in the catalogue", reason="unknown-property"
+            )
+        return definition
+
+    def _check_slowly(self, property_id: str, unit: str | None) -> tuple[Property, str | None]:
+        definition = self.require(property_id)
+        if unit is None or unit in _NO_UNIT:
+            if definition.units:
+                raise BadDataError(f"{definition.property_id} needs a unit: {_names(definition)}", reason="bad-unit")
+            return definition, None
+        known = find_unit(unit)
+        if known and any(known.dimension == _dimension(allowed) for allowed in definition.units):
+            return definition, known.name
+        raise BadDataError(
+            f"{unit[:_LIMIT_UNIT_CHARACTERS]!r} is no unit of {definition.property_id}, which has {_names(definition)}",
+            reason="bad-unit",
+        )
+
+    def _search(self, property_id: str) -> Property | None:
+        if definition := self._by_id.get(property_id):
+            return definition
+        text = property_id.removeprefix(_PREFIX)
+        try:
+            code = Obis.parse(text)
+            abstract = Obis.parse(text, a=0)
+        except BadDataError:
+            return None
+        return self.for_obis(code) or self.for_obis(abstract)
+
+    def _search_obis(self, obis: Obis, channel: Medium | None) -> Property | None:
+        if channel is not None and obis.a == 0 and obis.b > 0:
+            return self._by_channel.get((channel, obis.reduced)) if obis.is_current else None
+        if _any_channel(obis) and 0 < obis.b <= _LAST_CHANNEL:
+            obis = Obis(obis.a, 0, *obis[2:])
+        return self._by_obis.get(obis)
+
+
+_LAST_CHANNEL = 64
+"""Group B up to 64 numbers channels; above it belongs to utilities and makers (EN 62056-6-1)."""
+
+
+def _any_channel(obis: Obis) -> bool:
+    return obis.a == 1 or 4 <= obis.a <= 9  # noqa: PLR2004
+
+
+def _dimension(name: str) -> str | None:
+    unit = find_unit(name)
+    return unit.dimension if unit else None
+
+
+def _names(definition: Property) -> str:
+    return ", ".join(definition.units) or "none"
+
+
+def medium_of_device_type(device_type: int) -> Medium | None:
+    """Return what a meter of an M-Bus device type measures (EN 13757-7, "device type"); None if it is no meter.
+
+    3 gas; 6, 7, 21, 22, 23, 40 water; 4, 12, 8 heat (in return, in flow, cost allocator); 10, 11 cooling;
+    13 heat and cooling, counted as heat; 2 electricity. On a P1 port it is the value of 0-n:24.1.0.
+    """
+    return _DEVICE_TYPES.get(device_type)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """Return the one catalogue, read from the package's data at the first call."""
+    return Catalogue(entry for medium in Medium for entry in _load(medium))
+
+
+def _load(medium: Medium) -> Iterator[tuple[Property, tuple[str, ...]]]:
+    text = (files("meterway.core") / "data" / f"{medium}.toml").read_text(encoding="utf-8")
+    for property_id, entry in msgspec.convert(tomllib.loads(text), _File).properties.items():
+        yield (
+            Property(
+                property_id=property_id,
+                description=entry.description,
+                kind=entry.kind,
+                medium=medium,
+                units=entry.units,
+                obis=tuple(map(Obis.parse, entry.obis)) or _implied_codes(property_id),
+                aliases=entry.aliases,
+            ),
+            entry.channel,
+        )
+
+
+def _implied_codes(property_id: str) -> tuple[Obis, ...]:
+    if not property_id.startswith(_PREFIX):
+        return ()
+    code = Obis.parse(property_id.removeprefix(_PREFIX))
+    is_abstract_too = code.c == 0 or code.c >= 94  # noqa: PLR2004
+    return (code, Obis(0, *code[1:])) if is_abstract_too else (code,)
