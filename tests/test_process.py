@@ -74,9 +74,7 @@ async def test_not_ready_in_time_is_an_error_and_leaves_nothing_behind(tmp_path:
 
 
 async def test_missing_program_is_an_error() -> None:
-    with pytest.raises(
-        SetupError, match=r"child ended with status 127 before it was ready; it said: .*no-such-program"
-    ):
+    with pytest.raises(SetupError, match=r"child ended with status 127 .*no-such-program"):
         async with ChildProcess(Command(name="child", arguments=["/no-such-program"])):
             pass
 
@@ -177,7 +175,11 @@ async def test_child_dies_with_a_killed_parent() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 async def test_runs_as_another_user() -> None:
-    code = 'import os; print(\'{"ready": true, "user": %d, "group": %d}\' % (os.getuid(), os.getgid()), flush=True); import time; time.sleep(60)'
+    code = textwrap.dedent("""
+        import json, os, time
+        print(json.dumps({"ready": True, "user": os.getuid(), "group": os.getgid()}), flush=True)
+        time.sleep(60)
+    """)
     command = Command(name="child", arguments=["/usr/bin/env", "python3", "-c", code], user_id=65534, group_id=65534)
     async with ChildProcess(command) as child:
         assert child.ready_message == {"ready": True, "user": 65534, "group": 65534}

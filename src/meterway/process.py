@@ -61,8 +61,8 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to ours."""
     directory: Path | None = None
-    log_output: bool = True
-    """Whether standard error (and other lines on standard output) is logged."""
+    level: Callable[[str], int] = lambda _line: logging.INFO
+    """The level at which a line of its output is logged."""
 
 
 class ChildProcess:
@@ -238,8 +238,7 @@ class ChildProcess:
         text = line.decode(errors="replace").rstrip()
         if text:
             self._last_lines.append(text)
-            if self._command.log_output:
-                _log.info("%s: %s", self._command.name, text)
+            _log.log(self._command.level(text), "%s: %s", self._command.name, text)
 
     def _quote(self) -> str:
         return f"; it said: {' | '.join(self._last_lines)}" if self._last_lines else ""

@@ -10,6 +10,7 @@
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -20,9 +21,9 @@ from urllib.parse import urlsplit
 from meterway.bus.bus import BrokerConfig, Handler
 from meterway.bus.filters import check_topic, matches
 from meterway.bus.session import Inbound, Login, Session, Will
-from meterway.core.errors import BadDataError, SetupError, TransientError
+from meterway.core.errors import BadDataError, MeterwayError, SetupError, TransientError
 
-__all__ = ["LIMIT_PAYLOAD_BYTES", "MqttBus", "Will", "broker_address"]
+__all__ = ["LIMIT_PAYLOAD_BYTES", "MqttBus", "Will", "answers", "broker_address"]
 
 _log = logging.getLogger(__name__)
 
@@ -180,25 +181,9 @@ class MqttBus:
             session.abort()
 
     def _login(self) -> Login:
-        """Return how to log in now; the password file is read each time, so that it can be changed.
-
-        Raises:
-            SetupError: the password file cannot be read.
-        """
-        config, password = self._config, None
-        if config.password_file is not None:
-            try:
-                password = config.password_file.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SetupError(
-                    f"needs the password in {config.password_file}, which cannot be read: {error}"
-                ) from error
-        return Login(
-            host=self._host,
-            port=self._port,
-            client_id=self._client_id,
-            username=config.username,
-            password=password,
+        return login(
+            self._config,
+            self._client_id,
             clean_session=self._clean_session,
             keep_alive_s=self._keep_alive_s,
             will=self._will,
@@ -224,6 +209,53 @@ class MqttBus:
 
     def _find_handler(self, topic: str) -> Handler | None:
         return next((handler for each, handler in self._subscriptions.items() if matches(each, topic)), None)
+
+
+async def answers(config: BrokerConfig) -> bool:
+    """Tell whether a broker is there, speaks MQTT and takes the log-in; within a few seconds."""
+    try:
+        session = Session(login(config, f"meterway-probe-{os.getpid()}", clean_session=True), Inbound.ack)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await session.connect()
+                await session.leave()
+        finally:
+            session.abort()
+    except (OSError, MeterwayError):
+        return False
+    return True
+
+
+def login(
+    config: BrokerConfig,
+    client_id: str,
+    *,
+    clean_session: bool = False,
+    keep_alive_s: int = KEEP_ALIVE_S,
+    will: Will | None = None,
+) -> Login:
+    """Return how to log in now; the password file is read each time, so that it can be changed.
+
+    Raises:
+        SetupError: the URL has another form than ``mqtt://host:port``, or the password file cannot be read.
+    """
+    host, port = broker_address(config)
+    password = None
+    if config.password_file is not None:
+        try:
+            password = config.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"needs {config.password_file}, which cannot be read: {error}") from error
+    return Login(
+        host=host,
+        port=port,
+        client_id=client_id,
+        username=config.username,
+        password=password,
+        clean_session=clean_session,
+        keep_alive_s=keep_alive_s,
+        will=will,
+    )
 
 
 def broker_address(config: BrokerConfig) -> tuple[str, int]:
