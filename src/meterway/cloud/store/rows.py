@@ -83,7 +83,7 @@ Arrived = ArrivedReading | ArrivedReport | ArrivedFault | Rejected
 
 
 class ReadingRow(NamedTuple):
-    """A reading as the database takes it; sorts by primary key."""
+    """A reading as the database takes it; the first three are its primary key."""
 
     meter_key: int
     reading_time: datetime
@@ -102,8 +102,8 @@ def property_set(reading: MeterReading) -> PropertySet:
     return PropertySet(tuple([value.property_id for value in values]), tuple([value.unit for value in values]))
 
 
-def reading_row(arrived: ArrivedReading, meter_key: int, shape: PropertySet, property_set_key: int) -> ReadingRow:
-    """Return the row of a reading; ``content_digest`` is over everything but the keys."""
+def reading_row(arrived: ArrivedReading, meter_key: int, property_set_key: int) -> ReadingRow:
+    """Return the row of a reading; ``content_digest`` is over everything but the primary key."""
     reading = arrived.reading
     values = reading.property_values
     numbers = _literal([str(v.numerical_value) if v.numerical_value is not None else "NULL" for v in values])
@@ -113,7 +113,7 @@ def reading_row(arrived: ArrivedReading, meter_key: int, shape: PropertySet, pro
             texts = _literal(_quoted(v.text_value) for v in values)
         if value.date is not None:
             dates = _literal(v.date.astimezone(UTC).isoformat() if v.date else "NULL" for v in values)
-    content = (reading.sequence_number, reading.fault_code, shape, numbers, texts, dates)
+    content = (reading.sequence_number, reading.fault_code, property_set_key, numbers, texts, dates)
     content_digest = blake2b(repr(content).encode(), digest_size=DIGEST_BYTES).digest()
     identifier = reading.identifier.bytes
     return ReadingRow(
@@ -130,8 +130,16 @@ def reading_row(arrived: ArrivedReading, meter_key: int, shape: PropertySet, pro
 
 
 def newest_by_meter(rows: Iterable[ReadingRow]) -> list[ReadingRow]:
-    """Return the newest row of each meter, by reading time, in the order of the keys; ``rows`` are sorted."""
-    return list({row.meter_key: row for row in rows}.values())
+    """Return the newest row of each meter, by reading time, in the order of the keys.
+
+    ``rows`` are in the order of their primary keys; of two with the same key the first is taken, as PostgreSQL does.
+    """
+    newest: dict[int, ReadingRow] = {}
+    for row in rows:
+        held = newest.get(row.meter_key)
+        if held is None or held[:3] != row[:3]:
+            newest[row.meter_key] = row
+    return list(newest.values())
 
 
 def storable(text: str) -> str:

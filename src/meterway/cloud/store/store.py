@@ -1,29 +1,46 @@
 """``Store``: what the rest of the cloud knows of the database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from meterway.cloud.store import migrate
+from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
+from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
+from meterway.cloud.store.rows import Arrived, Rejected
+from meterway.cloud.store.writer import Committed, Writer
 
 
 class Store:
     """Readings, meters, and what could not become a reading. Safe to use from many tasks."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, names: Names, bounds: Bounds) -> None:
         self._database = database
+        self._writer = Writer(database, names=names, bounds=bounds)
 
     @classmethod
-    async def connect(cls, dsn: str, *, connections: int = 10) -> Self:
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        connections: int = 10,
+        strict: bool = False,
+        limit_unclaimed_meters: int = LIMIT_UNCLAIMED_METERS,
+        bounds: Bounds | None = None,
+    ) -> Self:
         """Connect to ``postgresql://...``; at most ``connections`` at once.
+
+        ``strict`` refuses readings of meters that nobody claimed; else such meters are registered, up to
+        ``limit_unclaimed_meters``. ``bounds`` limits what is kept beside the readings.
 
         Raises:
             TransientError: the server is not there (yet).
             SetupError: it refuses us, or is too old.
         """
-        return cls(await Database.connect(dsn, connections=connections))
+        database = await Database.connect(dsn, connections=connections)
+        return cls(database, Names(database, strict=strict, limit_unclaimed=limit_unclaimed_meters), bounds or Bounds())
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,3 +83,52 @@ class Store:
             TransientError: the connection was lost; listen again.
         """
         return self._database.listen(channel)
+
+    async def commit_batch(self, batch: Sequence[Arrived], *, now: datetime) -> Committed:
+        """Store a batch of decided messages durably and notify ``reading_stored``; idempotent.
+
+        The key of a reading is meter, reading time and identifier. One that is there with the same content is a
+        duplicate; with other content it is kept aside as a conflict. What the database refuses goes to quarantine
+        alone; nothing else of the batch is lost. (That an identifier comes again with another reading time is not
+        noticed: a unique key across the monthly partitions must contain the time.)
+
+        Raises:
+            TransientError: the database is away; commit the batch again later.
+            SetupError: the database is not ours, or too new or old.
+        """
+        return await self._writer.commit(batch, now=now)
+
+    async def quarantined(self, quarantine_keys: Sequence[int]) -> list[Row]:
+        """Return ``quarantine_key``, ``topic``, ``payload`` and ``size_bytes`` of what is in quarantine.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        return await self._database.fetch(
+            "select quarantine_key, topic, payload, size_bytes from quarantine where quarantine_key = any($1) "
+            "order by quarantine_key",
+            list(quarantine_keys),
+        )
+
+    async def release(self, quarantine_keys: Sequence[int]) -> None:
+        """Remove what was replayed from quarantine.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        await self._database.fetch("delete from quarantine where quarantine_key = any($1)", list(quarantine_keys))
+
+    async def hold(self, still_bad: Sequence[tuple[int, Rejected]]) -> None:
+        """Note the reason why each is still in quarantine.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        await self._database.fetch(
+            "update quarantine q set reason = v.reason, message = v.message "
+            "from unnest($1::bigint[], $2::text[], $3::text[]) as v (quarantine_key, reason, message) "
+            "where q.quarantine_key = v.quarantine_key",
+            [key for key, _ in still_bad],
+            [storable_reason(rejected.reason) for _, rejected in still_bad],
+            [storable_reason(rejected.message) for _, rejected in still_bad],
+        )
