@@ -169,7 +169,7 @@ async def test_observer_reads_only_what_is_for_it(tmp_path: Path, topic_filter: 
 
 
 async def test_refused_publish_is_in_our_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """MQTT 3.1.1 acknowledges a refused publish as if it had been taken, so the broker's own words are the only sign."""
+    """MQTT 3.1.1 acknowledges a refused publish like any other: the broker's own words are the only sign."""
     async with EmbeddedBroker(tmp_path) as broker:
         await asyncio.to_thread(
             mosquitto, "mosquitto_pub", broker.config("observer"), "-t", "a/b", "-q", "1", "-s", payload=b"x"

@@ -31,7 +31,7 @@ LIMIT_PAYLOAD_BYTES = 1 << 20
 """The largest payload that is published: NATS drops a client that sends more than its ``max_payload``, 1 MiB."""
 
 KEEP_ALIVE_S = 20
-"""A link on which nothing moves is noticed after one and a half times this."""
+"""A link on which nothing moves is noticed after this time and a third more."""
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0

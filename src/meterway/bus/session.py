@@ -1,6 +1,6 @@
 """One MQTT connection from its CONNECT to its loss: packets, identifiers, acknowledgements.
 
-Of gmqtt this uses the connection: framing, packet building, keep-alive. Its ``Client`` is left out, because it
+Of gmqtt this uses the connection: framing and packet building. Its ``Client`` is left out, because it
 reconnects, replays and acknowledges by rules of its own.
 """
 
@@ -35,6 +35,7 @@ _REFUSED_SUBSCRIPTION = 0x80
 _PUBLISH_QOS_1 = 0x32
 _PUBLISH_QOS_1_RETAIN = 0x33
 _PUBACK = b"\x40\x02"
+_PINGREQ = b"\xc0\x00"
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
     2: "it does not accept this client identifier",
@@ -161,6 +162,7 @@ class Session:
             connection_state=ConnectionState(protocol_version=MQTTv311),
             package_handler=self,
         )
+        connection._keep_connection_callback.cancel()  # noqa: SLF001 - wait_lost does it, and drops a dead link at once
         will = gmqtt.Message(login.will.topic, login.will.payload, qos=1, retain=True) if login.will else None
         username = login.username.encode() if login.username is not None else None
         password = login.password.encode() if login.password is not None else None
@@ -214,15 +216,15 @@ class Session:
             self._write(_PUBACK + identifier.to_bytes(2))
 
     async def wait_lost(self) -> str:
-        """Return, when the connection has ended, why. Ends it itself when the broker has been silent too long."""
-        silence_s = 1.5 * self._login.keep_alive_s
+        """Return, when the connection has ended, why. Keeps it alive; gives up when the broker is silent too long."""
         while self._connection is not None:
             try:
-                async with asyncio.timeout(self._login.keep_alive_s / 4):
+                async with asyncio.timeout(self._login.keep_alive_s / 3):
                     await self._lost.wait()
             except TimeoutError:
-                if time.monotonic() - self._connection._last_data_in > silence_s:  # noqa: SLF001
-                    return f"was silent for {silence_s:.0f} s, as on a half-open connection"
+                if time.monotonic() - self._connection._last_data_in > self._login.keep_alive_s:  # noqa: SLF001
+                    return f"was silent for {self._login.keep_alive_s} s, as on a half-open connection"
+                self._write(_PINGREQ)
             else:
                 break
         return "closed the connection"
@@ -244,9 +246,7 @@ class Session:
 
     async def close(self) -> None:
         """Close what is left of the connection."""
-        if self._connection is None:
-            return
-        if self._lost.is_set():
+        if self._connection is None or self._lost.is_set():
             return
         self._connection._transport.close()  # noqa: SLF001
         try:
@@ -259,7 +259,6 @@ class Session:
         """Drop the connection at once; what is unacknowledged stays so."""
         self._lost.set()
         if self._connection is not None:
-            self._connection._keep_connection_callback.cancel()  # noqa: SLF001
             self._connection._transport.abort()  # noqa: SLF001
 
     # Packets.
@@ -291,8 +290,6 @@ class Session:
     def _on_disconnect(self, _command: int, _data: bytes) -> None:
         """Note that gmqtt saw the connection end."""
         self._lost.set()
-        if self._connection is not None:
-            self._connection._keep_connection_callback.cancel()  # noqa: SLF001
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(TransientError("it closed the connection"))
 
