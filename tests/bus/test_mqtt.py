@@ -121,7 +121,9 @@ async def test_unacknowledged_message_comes_again_after_the_subscriber_was_kille
         doomed.kill()
     inbox = Inbox()
     async with MqttBus(broker.config, "reader", {"a/#": inbox}) as bus:
-        assert await inbox.get() == ("a/2", b"not committed")
+        while (again := await inbox.get()) == ("a/1", b"committed"):
+            """Its PUBACK may still have been on the way when the process was killed."""
+        assert again == ("a/2", b"not committed")
         await publish_acknowledged(broker.config, ("a/3", b"next"))
         assert await inbox.get() == ("a/3", b"next")
 

@@ -37,7 +37,7 @@ class Phases:
         number = instant_s // _VOLTAGE_S
         if self._grid[0] != number:
             self._grid = (number, chance_bytes(self._count, self._seed, "voltage", number))
-        phases = []
+        phases: list[Phase] = []
         left_w = power_w
         for share, drawn in zip(self._shares_permille, self._grid[1], strict=True):
             part_w = left_w if len(phases) == self._count - 1 else power_w * share // 1000

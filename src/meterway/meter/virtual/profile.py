@@ -79,7 +79,10 @@ class Household:
             before = self._electricity.at(instant_s - 1)
         now = self._electricity.at(instant_s)
         self._last = (instant_s, now)
-        return Electricity(*now, now[0] + now[1] - before[0] - before[1], now[2] + now[3] - before[2] - before[3])
+        low, normal, low_export, normal_export = now
+        import_w = low + normal - before[0] - before[1]
+        export_w = low_export + normal_export - before[2] - before[3]
+        return Electricity(low, normal, low_export, normal_export, import_w, export_w)
 
     def normal_tariff(self, instant_s: int) -> bool:
         """Tell whether the second tariff holds (workdays, 7 to 23 h local)."""
