@@ -16,7 +16,7 @@ What the catalogue says otherwise than the public specification is in ``core/dat
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -28,7 +28,7 @@ import msgspec
 from meterway.core.errors import BadDataError
 from meterway.core.obis import Obis
 from meterway.core.reading import PhysicalMeterClass
-from meterway.core.units import find_unit
+from meterway.core.units import all_spellings, find_unit
 
 
 class Medium(StrEnum):
@@ -54,6 +54,13 @@ _CLASSES: Final = {
     Medium.WATER: PhysicalMeterClass.WATER,
     Medium.HEAT: PhysicalMeterClass.HEAT,
     Medium.COOLING: PhysicalMeterClass.HEAT,
+}
+
+_MEDIA: Final[dict[Medium | PhysicalMeterClass, Medium]] = {
+    PhysicalMeterClass.ELECTRICITY: Medium.ELECTRICITY,
+    PhysicalMeterClass.GAS: Medium.GAS,
+    PhysicalMeterClass.WATER: Medium.WATER,
+    PhysicalMeterClass.HEAT: Medium.HEAT,
 }
 
 _DEVICE_TYPES: Final = {
@@ -103,15 +110,15 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Property:
+class OperationalProperty:
     """An OperationalPropertyDefinition."""
 
     property_id: str
     description: str
     kind: Kind
     medium: Medium
-    units: tuple[str, ...] = ()
-    """Allowed units in the spelling of ``core.units``, the usual one first; empty for texts and pure numbers."""
+    allowed_units: tuple[str, ...] = ()
+    """In the spelling of ``core.units``, the usual one first; empty for texts and pure numbers."""
     obis: tuple[Obis, ...] = ()
     """The codes it comes from."""
     aliases: tuple[str, ...] = ()
@@ -120,7 +127,33 @@ class Property:
     @property
     def unit(self) -> str | None:
         """The usual unit."""
-        return self.units[0] if self.units else None
+        return self.allowed_units[0] if self.allowed_units else None
+
+    def check_unit(self, unit: str | None) -> str | None:
+        """Return the canonical spelling of the unit of a number; None for a pure number (no unit, "", "none", "1").
+
+        Raises:
+            BadDataError: a unit that is unknown, missing, or of another dimension than the allowed ones
+                (reason ``bad-unit``).
+        """
+        spellings = _spellings(self.allowed_units)
+        if unit in spellings:
+            return spellings[unit]
+        names = ", ".join(self.allowed_units) or "none"
+        if unit is None or unit in _NO_UNIT:
+            raise BadDataError(f"{self.property_id} needs a unit: {names}", reason="bad-unit")
+        raise BadDataError(
+            f"{unit[:_LIMIT_UNIT_CHARACTERS]!r} is no unit of {self.property_id}, which has {names}", reason="bad-unit"
+        )
+
+
+@cache
+def _spellings(allowed_units: tuple[str, ...]) -> Mapping[str | None, str | None]:
+    """Return every accepted spelling of a unit with its canonical one."""
+    if not allowed_units:
+        return dict.fromkeys((None, *_NO_UNIT))
+    dimensions = {unit.dimension for unit in map(find_unit, allowed_units) if unit}
+    return {text: unit.name for text, unit in all_spellings() if unit.dimension in dimensions}
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,63 +181,48 @@ _NO_UNIT = ("", "none", "1")
 class Catalogue:
     """All operational properties. Immutable; safe to share."""
 
-    def __init__(self, properties: Iterable[tuple[Property, tuple[str, ...]]]) -> None:
-        self._by_id: dict[str, Property] = {}
-        self._by_obis: dict[Obis, Property] = {}
-        self._by_channel: dict[tuple[Medium, str], Property] = {}
-        self._ids: list[str] = []
-        for definition, channel in properties:
-            self._ids.append(definition.property_id)
+    def __init__(self, entries: Iterable[tuple[OperationalProperty, tuple[str, ...]]]) -> None:
+        """Take each property with the groups C.D.E under which it is passed on from an M-Bus channel.
+
+        Raises:
+            ValueError: two properties claim the same id or code.
+        """
+        self._all: list[OperationalProperty] = []
+        self._by_id: dict[str, OperationalProperty] = {}
+        self._by_obis: dict[Obis, OperationalProperty] = {}
+        self._by_channel: dict[tuple[Medium, str], OperationalProperty] = {}
+        for definition, channel in entries:
+            self._all.append(definition)
             for name in (definition.property_id, *definition.aliases):
-                if name in self._by_id:
-                    raise ValueError(f"property id {name} is defined twice")
-                self._by_id[name] = definition
+                if self._by_id.setdefault(name, definition) is not definition:
+                    raise ValueError(f"{name} is the id of {definition.property_id} and of another property")
             for code in definition.obis:
-                if code in self._by_obis:
-                    raise ValueError(f"{code} is claimed by {definition.property_id} and another property")
-                self._by_obis[code] = definition
+                if self._by_obis.setdefault(code, definition) is not definition:
+                    raise ValueError(f"{code} is claimed by {definition.property_id} and by another property")
             for groups in channel:
                 self._by_channel[definition.medium, groups] = definition
-        self._find = lru_cache(maxsize=_CACHED)(self._search)
-        self._for_obis = lru_cache(maxsize=_CACHED)(self._search_obis)
-        self._check = lru_cache(maxsize=_CACHED)(self._check_slowly)
+        self._search_cached = lru_cache(maxsize=_CACHED)(self._search)
+        self._for_obis_cached = lru_cache(maxsize=_CACHED)(self._for_obis)
 
-    def __iter__(self) -> Iterator[Property]:
+    def __iter__(self) -> Iterator[OperationalProperty]:
         """All properties in the order of the files."""
-        return (self._by_id[property_id] for property_id in self._ids)
+        return iter(self._all)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._all)
 
-    def find(self, property_id: str) -> Property | None:
+    def find(self, property_id: str) -> OperationalProperty | None:
         """Return the property with this id; None if there is none.
 
         Accepted are the id (``OBIS_1.8.0``), its aliases, and any written form of an OBIS code with or without
         ``OBIS_`` before it (``1.8.0``, ``1-0:1.8.0*255``, ``C.1``).
         """
-        return self._find(property_id) if len(property_id) <= _LIMIT_ID_CHARACTERS else None
+        found = self._by_id.get(property_id)
+        if found is None and len(property_id) <= _LIMIT_ID_CHARACTERS:
+            return self._search_cached(property_id)
+        return found
 
-    def for_obis(self, obis: Obis, channel: Medium | None = None) -> Property | None:
-        """Return the property that a meter means by a code; None if the catalogue has none.
-
-        ``channel`` is given for codes of a meter behind another one's M-Bus (``0-1:24.2.1`` on a P1 port), and is
-        what that meter measures (``medium_of_device_type``). Without it such codes mean nothing. Stored values
-        (F other than 255) are not the property itself: None, but for the few that have an id of their own.
-        """
-        return self._for_obis(obis, channel)
-
-    def check(self, property_id: str, unit: str | None) -> tuple[Property, str | None]:
-        """Return the property of a number, and its unit in the canonical spelling (None for a pure number).
-
-        Raises:
-            BadDataError: no such property (reason ``unknown-property``); a unit that is unknown, missing, or of
-                another dimension than the allowed ones (reason ``bad-unit``).
-        """
-        if len(property_id) > _LIMIT_ID_CHARACTERS or (unit is not None and len(unit) > _LIMIT_UNIT_CHARACTERS):
-            return self._check_slowly(property_id, unit)
-        return self._check(property_id, unit)
-
-    def require(self, property_id: str) -> Property:
+    def require(self, property_id: str) -> OperationalProperty:
         """Return the property with this id, as ``find``.
 
         Raises:
@@ -217,54 +235,51 @@ class Catalogue:
             )
         return definition
 
-    def _check_slowly(self, property_id: str, unit: str | None) -> tuple[Property, str | None]:
+    def check(self, property_id: str, unit: str | None) -> tuple[OperationalProperty, str | None]:
+        """Return the property of a number, and its unit in the canonical spelling (None for a pure number).
+
+        Raises:
+            BadDataError: no such property (reason ``unknown-property``); a unit that is unknown, missing, or of
+                another dimension than the allowed ones (reason ``bad-unit``).
+        """
         definition = self.require(property_id)
-        if unit is None or unit in _NO_UNIT:
-            if definition.units:
-                raise BadDataError(f"{definition.property_id} needs a unit: {_names(definition)}", reason="bad-unit")
-            return definition, None
-        known = find_unit(unit)
-        if known and any(known.dimension == _dimension(allowed) for allowed in definition.units):
-            return definition, known.name
-        raise BadDataError(
-            f"{unit[:_LIMIT_UNIT_CHARACTERS]!r} is no unit of {definition.property_id}, which has {_names(definition)}",
-            reason="bad-unit",
-        )
+        return definition, definition.check_unit(unit)
 
-    def _search(self, property_id: str) -> Property | None:
-        if definition := self._by_id.get(property_id):
-            return definition
-        text = property_id.removeprefix(_PREFIX)
-        try:
-            code = Obis.parse(text)
-            abstract = Obis.parse(text, a=0)
-        except BadDataError:
-            return None
-        return self.for_obis(code) or self.for_obis(abstract)
+    def for_obis(
+        self, obis: Obis, measures: Medium | PhysicalMeterClass = Medium.ELECTRICITY
+    ) -> OperationalProperty | None:
+        """Return the property that a code means; None if the catalogue has none.
 
-    def _search_obis(self, obis: Obis, channel: Medium | None) -> Property | None:
-        if channel is not None and obis.a == 0 and obis.b > 0:
-            return self._by_channel.get((channel, obis.reduced)) if obis.is_current else None
-        if _any_channel(obis) and 0 < obis.b <= _LAST_CHANNEL:
+        ``measures`` matters for 0-n:C.D.E with n from 1 on, as a P1 port passes on the meters on its M-Bus: it is
+        what the meter on channel n measures (``medium_of_device_type``; a class HEAT is heat, not cooling). An
+        electricity meter behind another one has no such codes here: its family must say what they mean. All other
+        codes mean the same whatever ``measures`` is.
+
+        Stored values (F other than 255) are not the property itself: None, but for the few that have an id.
+        """
+        return self._for_obis_cached(obis, _MEDIA.get(measures, measures))
+
+    def _for_obis(self, obis: Obis, measures: Medium | PhysicalMeterClass) -> OperationalProperty | None:
+        if obis.a == 0 and obis.b > 0 and measures != Medium.ELECTRICITY:
+            return self._by_channel.get((Medium(measures), obis.reduced)) if obis.is_current else None
+        if _has_channels(obis) and 0 < obis.b <= _LAST_CHANNEL:
             obis = Obis(obis.a, 0, *obis[2:])
         return self._by_obis.get(obis)
+
+    def _search(self, property_id: str) -> OperationalProperty | None:
+        text = property_id.removeprefix(_PREFIX)
+        try:
+            return self.for_obis(Obis.parse(text)) or self.for_obis(Obis.parse(text, a=0))
+        except BadDataError:
+            return None
 
 
 _LAST_CHANNEL = 64
 """Group B up to 64 numbers channels; above it belongs to utilities and makers (EN 62056-6-1)."""
 
 
-def _any_channel(obis: Obis) -> bool:
+def _has_channels(obis: Obis) -> bool:
     return obis.a == 1 or 4 <= obis.a <= 9  # noqa: PLR2004
-
-
-def _dimension(name: str) -> str | None:
-    unit = find_unit(name)
-    return unit.dimension if unit else None
-
-
-def _names(definition: Property) -> str:
-    return ", ".join(definition.units) or "none"
 
 
 def medium_of_device_type(device_type: int) -> Medium | None:
@@ -282,16 +297,16 @@ def catalogue() -> Catalogue:
     return Catalogue(entry for medium in Medium for entry in _load(medium))
 
 
-def _load(medium: Medium) -> Iterator[tuple[Property, tuple[str, ...]]]:
+def _load(medium: Medium) -> Iterator[tuple[OperationalProperty, tuple[str, ...]]]:
     text = (files("meterway.core") / "data" / f"{medium}.toml").read_text(encoding="utf-8")
     for property_id, entry in msgspec.convert(tomllib.loads(text), _File).properties.items():
         yield (
-            Property(
+            OperationalProperty(
                 property_id=property_id,
                 description=entry.description,
                 kind=entry.kind,
                 medium=medium,
-                units=entry.units,
+                allowed_units=entry.units,
                 obis=tuple(map(Obis.parse, entry.obis)) or _implied_codes(property_id),
                 aliases=entry.aliases,
             ),

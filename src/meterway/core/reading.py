@@ -1,14 +1,16 @@
 """The data model: what a meter said, in the words of the specification.
 
-Frozen, exact, without dictionaries. Names on the wire are made in ``wire.py`` only.
+Frozen, exact, without dictionaries, and no work for the garbage collector, since a store holds thousands. Names on
+the wire are made in ``wire.py`` only. ``msgspec.structs.replace`` makes a changed copy.
 Source: Open Meter Data Platform, chapter "Data model".
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
+
+import msgspec
 
 
 class PhysicalMeterClass(StrEnum):
@@ -20,8 +22,7 @@ class PhysicalMeterClass(StrEnum):
     HEAT = "HEAT"
 
 
-@dataclass(frozen=True, slots=True)
-class PropertyValue:
+class PropertyValue(msgspec.Struct, frozen=True, gc=False):
     """One value of one operational property; exactly one of the two values is set."""
 
     property_id: str
@@ -30,13 +31,13 @@ class PropertyValue:
     """Finite; with exactly the digits that the meter sent."""
     text_value: str | None = None
     unit: str | None = None
-    """A unit that the catalogue allows for the property; None for texts and pure numbers."""
+    """In the spelling of ``core.units``, of a dimension that the catalogue allows for the property; None for texts and
+    pure numbers."""
     date: datetime | None = None
     """Aware; only where the value has a time of its own, as the gas value of a P1 port."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeterReading:
+class MeterReading(msgspec.Struct, frozen=True, gc=False):
     """What one meter said at one moment."""
 
     identifier: UUID
@@ -46,6 +47,7 @@ class MeterReading:
     """Aware."""
     property_values: tuple[PropertyValue, ...]
     sequence_number: int | None = None
-    """Counts a meter's readings from 1 without gaps; None from foreign senders that do not count."""
+    """Counts a meter's readings from 1 without gaps (a foreign sender may begin at 0); None from those that do not
+    count."""
     fault_code: str | None = None
     """Why this reading is doubtful; None when it is not."""

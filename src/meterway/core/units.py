@@ -186,6 +186,11 @@ def find_unit(text: str) -> Unit | None:
     return None if name is None else UNITS[name]
 
 
+def all_spellings() -> list[tuple[str, Unit]]:
+    """Return every spelling, canonical or alias, with its unit."""
+    return [(text, UNITS[name]) for text, name in _SPELLINGS.items()]
+
+
 def canonical(text: str) -> str:
     """Return the one spelling of a unit: ``m3`` for ``m³``.
 
