@@ -27,15 +27,17 @@ from meterway.meter.telegram import Register
 Element = int | bytes | list["Element"] | None
 """A number or boolean, an octet string, a list; None is the end of a message."""
 
-_OCTETS: Final = 0x00
-_BOOLEAN: Final = 0x40
-_SIGNED: Final = 0x50
-_UNSIGNED: Final = 0x60
-_LIST: Final = 0x70
-_INTEGERS: Final = (_UNSIGNED, _SIGNED, _BOOLEAN)
-"""The kinds of TL fields; bit 7 says that another byte of the length follows."""
-
 _END_OF_MESSAGE: Final = 0x00
+_LAST_SHORT_OCTETS: Final = 0x0F
+_BOOLEAN: Final = 0x42
+_SIGNED: Final = range(0x52, 0x5A)
+_UNSIGNED: Final = range(0x62, 0x6A)
+"""TL fields of one byte; in the low half is the length, its own byte included, so that integers have 1 to 8."""
+
+_OCTETS: Final = 0x00
+_LIST: Final = 0x70
+"""Kinds of element that may be long, in bits 4 to 6; bit 7 says that another byte follows, with 4 bits of length."""
+
 _MESSAGE: Final = 0x76
 _BODY: Final = 0x72
 _GET_LIST: Final = 0x77
@@ -45,7 +47,6 @@ _GET_LIST_RESPONSE: Final = 0x0701
 _LIMIT_DEPTH: Final = 8
 """Lists within lists; what meters push has 5."""
 _LIMIT_HEAD_BYTES: Final = 4
-_LIMIT_INTEGER_BYTES: Final = 8
 
 _EXACT: Final = Context(prec=40)
 """More digits than 8 bytes hold, so that moving the point never rounds."""
@@ -173,7 +174,7 @@ def _get_list(data: bytes, at: int, *, unsigned_power: bool) -> tuple[GetList, i
 
 def _entries(data: bytes, at: int, server_id: bytes, *, unsigned_power: bool) -> tuple[list[Register], int]:
     kind, count, at = _head(data, at)
-    if kind != _LIST or count > len(data) - at:
+    if kind != _LIST:
         raise GrammarError(f"there is no list of entries before its byte {at}")
     registers: list[Register] = []
     unsigned: list[tuple[int, Register]] = []
@@ -181,22 +182,22 @@ def _entries(data: bytes, at: int, server_id: bytes, *, unsigned_power: bool) ->
     for index in range(count):
         if data[at] != _ENTRY:
             raise GrammarError(f"there is no list entry at its byte {at}")
-        (name, status, time, unit, scaler), at = _elements(data, at + 1, 5, _LIMIT_DEPTH)
-        (value, _), after = _elements(data, at, 2, _LIMIT_DEPTH)
+        (name, status, time, unit, scaler, value, _), end = _elements(data, at + 1, 7, _LIMIT_DEPTH)
         if not isinstance(name, bytes) or len(name) != _OBIS_BYTES:
-            raise GrammarError(f"the list entry before its byte {after} has no OBIS code")
+            raise GrammarError(f"the list entry at its byte {at} has no OBIS code")
         obis = Obis.from_bytes(name)
         if isinstance(value, int):
             register = Register(obis, _scaled(value, scaler), _unit(unit), _time(time) if time else None)
-            if value < 0 and unit == _WATT and obis.c in _ACTIVE_POWER and (excess := _SHORT_SIGNED.get(data[at])):
+            if value < 0 and unit == _WATT and obis.c in _ACTIVE_POWER:
+                excess = _SHORT_SIGNED.get(data[_after(data, at + 1, 5)], 0)
                 unsigned.append((index, replace(register, value=_scaled(value + excess, scaler))))
         else:
-            octets = value if isinstance(value, bytes) else data[at : _elements(data, at, 1, _LIMIT_DEPTH)[1]]
+            octets = value if isinstance(value, bytes) else data[_after(data, at + 1, 5) : _after(data, at + 1, 6)]
             register = Register(obis, _text(octets, obis), _unit(unit), _time(time) if time else None)
         registers.append(register)
         if name == _IMPORT_TOTAL:
             import_status = status
-        at = after
+        at = end
     if unsigned and (unsigned_power or _has_unsigned_power(server_id, import_status, registers)):
         for index, register in unsigned:
             registers[index] = register
@@ -220,10 +221,63 @@ def _has_unsigned_power(server_id: bytes, import_status: Element, registers: lis
     return powers == 1 and isinstance(import_status, int) and import_status & _DZG_STATUS_MASK == _DZG_IMPORTS
 
 
+def _elements(data: bytes, at: int, count: int, depth: int = 0) -> tuple[list[Element], int]:
+    """Return ``count`` elements, with at most ``depth`` levels of lists, and where they end.
+
+    Raises:
+        GrammarError: they are none, or too deep, or too long.
+        IndexError: they begin behind the end of ``data``.
+    """
+    found: list[Element] = []
+    append = found.append
+    for _ in range(count):
+        first = data[at]
+        if _END_OF_MESSAGE < first <= _LAST_SHORT_OCTETS:
+            end = at + first
+            append(data[at + 1 : end])
+            at = end
+        elif first in _UNSIGNED:
+            end = at + (first & 0x0F)
+            append(int.from_bytes(data[at + 1 : end], "big"))
+            at = end
+        elif first in _SIGNED:
+            end = at + (first & 0x0F)
+            append(int.from_bytes(data[at + 1 : end], "big", signed=True))
+            at = end
+        elif first == _END_OF_MESSAGE:
+            append(None)
+            at += 1
+        elif first == _BOOLEAN:
+            append(int(data[at + 1] != 0))
+            at += 2
+        else:
+            element, at = _long_element(data, at, depth)
+            append(element)
+    if at > len(data):
+        raise GrammarError("its last element is cut")
+    return found, at
+
+
+def _after(data: bytes, at: int, count: int) -> int:
+    return _elements(data, at, count, _LIMIT_DEPTH)[1]
+
+
+def _long_element(data: bytes, at: int, depth: int) -> tuple[Element, int]:
+    """Return the octet string or list at ``at``, and where it ends."""
+    kind, length, start = _head(data, at)
+    if kind == _LIST and depth == 0:
+        raise _DepthError(f"lists are nested too deep at its byte {at}")
+    if kind == _LIST:
+        return _elements(data, start, length, depth - 1)
+    if kind == _OCTETS and length >= start - at:
+        return data[start : at + length], at + length
+    raise GrammarError(f"no element begins at its byte {at}")
+
+
 def _head(data: bytes, at: int) -> tuple[int, int, int]:
     """Return kind and length in the TL field at ``at``, and where it ends.
 
-    The length is that of the content: elements of a list, bytes of all others; -1 for the end of a message.
+    The length of an octet string includes the TL field; that of a list is its number of elements.
     """
     first = data[at]
     length = first & 0x0F
@@ -234,44 +288,10 @@ def _head(data: bytes, at: int) -> tuple[int, int, int]:
         length = length << 4 | more & 0x0F
         end += 1
         if more & 0x70 or end - at > _LIMIT_HEAD_BYTES:
-            raise GrammarError(f"there is no TL field at its byte {at}")
-    kind = first & 0x70
-    return kind, length if kind == _LIST else length - (end - at), end
-
-
-def _elements(data: bytes, at: int, count: int, depth: int = 0) -> tuple[list[Element], int]:
-    """Return ``count`` elements, with at most ``depth`` levels of lists, and where they end.
-
-    Raises:
-        GrammarError: they are none, or too deep, or too long.
-        IndexError: they begin behind the end of ``data``.
-    """
-    found: list[Element] = []
-    for _ in range(count):
-        first = data[at]
-        kind, length, at = (first & 0x70, (first & 0x0F) - 1, at + 1) if first < 0x70 else _head(data, at)  # noqa: PLR2004
-        if kind == _LIST:
-            if depth == 0:
-                raise _DepthError(f"lists are nested too deep at its byte {at}")
-            if length > len(data) - at:
-                raise GrammarError(f"the list before its byte {at} has more elements than there are bytes")
-            inner, at = _elements(data, at, length, depth - 1)
-            found.append(inner)
-            continue
-        content = data[at : at + length]
-        at += length
-        if kind == _OCTETS and length >= 0:
-            found.append(content)
-        elif kind in _INTEGERS and 0 < length <= _LIMIT_INTEGER_BYTES:
-            found.append(int.from_bytes(content, "big", signed=kind == _SIGNED))
-        elif first == _END_OF_MESSAGE:
-            found.append(None)
-            at += 1
-        else:
-            raise GrammarError(f"there is no element that ends at its byte {at}")
-    if at > len(data):
-        raise GrammarError("its last element is cut")
-    return found, at
+            raise GrammarError(f"no element begins at its byte {at}")
+    if first & 0x70 == _LIST and length > len(data) - end:
+        raise GrammarError(f"the list at its byte {at} has more elements than there are bytes")
+    return first & 0x70, length, end
 
 
 def _scaled(value: int, scaler: Element) -> Decimal:
