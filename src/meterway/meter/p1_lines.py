@@ -54,32 +54,22 @@ _TIME = re.compile(r"[0-9]{12}[SW]?")
 _VALUE = re.compile(rf"({_NUMBER})(?:\*([^()*]+))?")
 _OCTETS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
+_TEXTS: Final = frozenset({(0, 2), (24, 4), (96, 3), (96, 14)})
+"""Groups C and D of texts that may look like numbers: version, valve and switch states, the tariff as written."""
+
+_OCTET_STRINGS: Final = frozenset({(0, 0), (42, 0), (96, 1), (96, 13)})
+"""Groups C and D of equipment numbers and messages."""
+
 _GAS_GROUPS: Final = 7
 """Time, status, minutes of an interval, number of values, code, unit, value (DSMR 2.2, M-Bus device line)."""
 
 _EPOCH_YEAR: Final = 70
 """Clocks that were never set start in 1970: two-digit years from here on belong to the last century."""
 
-_P1_UNITS: Final = [
-    "Wh",
-    "kWh",
-    "W",
-    "kW",
-    "varh",
-    "kvarh",
-    "var",
-    "kvar",
-    "VAh",
-    "kVAh",
-    "VA",
-    "kVA",
-    "V",
-    "A",
-    "Hz",
-    "m3",
-    "GJ",
-    "s",
-]
+_P1_UNITS: Final = (
+    *("Wh", "kWh", "W", "kW", "varh", "kvarh", "var", "kvar", "VAh", "kVAh", "VA", "kVA"),
+    *("V", "A", "Hz", "m3", "GJ", "s"),
+)
 _LOWER_UNITS: Final = {unit.lower(): unit for unit in _P1_UNITS}
 """Some meters send units in letters of the wrong case."""
 
@@ -131,7 +121,7 @@ def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
             odd.append(other.rstrip("\r") or f"{code}({time})({timed_number or number}*{timed_unit or unit})")
         else:
             registers.append(found)
-    clock = next((register.time for register in registers if register.obis == CLOCK), None)
+    clock = next((register.time for register in registers if register.time and register.obis == CLOCK), None)
     return Lines(tuple(registers), tuple(odd), clock)
 
 
@@ -255,9 +245,9 @@ def _code(text: str) -> _Code | None:
 def _kind(obis: Obis) -> _Kind:
     if obis == CLOCK:
         return _Kind.TIME
-    if obis in VERSIONS or obis.c in (98, 99) or (obis.c, obis.d) == (0, 2):
+    if obis in VERSIONS or obis.c in (98, 99) or (obis.c, obis.d) in _TEXTS:
         return _Kind.TEXT
-    if obis.c == 42 or (obis.c, obis.d) in ((96, 1), (96, 13), (0, 0)):  # noqa: PLR2004 - groups of OBIS codes
+    if (obis.c, obis.d) in _OCTET_STRINGS:
         return _Kind.OCTETS
     return _Kind.NUMBER
 
