@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import ParamSpec, Self, TypeVar
 from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.delivery.ages import Ages
 from meterway.delivery.config import SpoolConfig
+from meterway.delivery.fresh import Fresh
+from meterway.delivery.group import Failures, Group
 from meterway.delivery.intervals import Intervals
 from meterway.delivery.log import LIMIT_SAVED_INTERVALS, SegmentLog
 from meterway.delivery.reader import Reader
@@ -32,15 +34,6 @@ _log = logging.getLogger(__name__)
 
 LIMIT_UNWRITTEN_BYTES = 32 << 20
 """What may wait for the disk; ``append`` raises TransientError beyond."""
-
-LIMIT_GROUP_BYTES = 1 << 20
-"""The most bytes behind one ``fdatasync``; more makes several groups."""
-
-LIMIT_FRESH_BYTES = 8 << 20
-"""Fresh messages are handed on from memory up to this sum; a longer backlog is read from the disk."""
-
-LIMIT_FAILURES = 4096
-"""How many failed stretches ``commit`` remembers; an older position counts as failed."""
 
 _KEEP_INTERVAL_S = 1.0
 _LINGER_SLICES = 4
@@ -75,19 +68,6 @@ class SpoolStats:
     """Cut off the end at opening: a write that a crash interrupted, never acknowledged."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """Messages that become durable together."""
-
-    first: int
-    settled: asyncio.Future[None]
-    records: list[Record] = field(default_factory=list)
-    data: list[bytes] = field(default_factory=list)
-    states: dict[str, TopicState] = field(default_factory=dict)
-    size_bytes: int = 0
-    closed: bool = False
-
-
 class Spool:
     """Messages in order, kept until they are done. Use as ``async with Spool(directory) as spool``.
 
@@ -111,17 +91,16 @@ class Spool:
         self._reader = Reader(self._log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meterway-spool")
         self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._broken = ""
         self._wake = asyncio.Event()
-        self._groups: deque[_Group] = deque()
-        self._failures = Intervals()
-        self._failures_from = 0
-        self._failure = ""
+        self._groups: deque[Group] = deque()
+        self._failures = Failures()
         self._done = Intervals()
         self._done_saved = True
         self._ages = Ages()
-        self._fresh: deque[Record] = deque()
-        self._fresh_bytes = 0
+        self._fresh = Fresh()
         self._next = 0
         self._durable_end = 0
         self._cursor = 0
@@ -153,11 +132,11 @@ class Spool:
             stack.push_async_callback(self._in_thread, self._reader.close)
             self._take_over()
             stack.push_async_callback(self._save_done, durable=False)
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            tasks.create_task(self._write_groups(), name="meterway.delivery.spool.write")
-            keeper = tasks.create_task(self._keep(), name="meterway.delivery.spool.keep")
-            stack.callback(keeper.cancel)
-            stack.callback(self._close_soon)
+            stack.push_async_callback(self._end_tasks)
+            for job, name in ((self._write_groups(), "write"), (self._keep(), "keep")):
+                task = asyncio.create_task(job, name=f"meterway.delivery.spool.{name}")
+                task.add_done_callback(self._on_task_end)
+                self._tasks.append(task)
             self._stack = stack.pop_all()
         return self
 
@@ -186,9 +165,7 @@ class Spool:
         record = Record(number, topic, payload, int(self._clock()), mark, count)
         data = encode(record, self._log.seed)
         group = self._collecting(number)
-        group.records.append(record)
-        group.data.append(data)
-        group.size_bytes += len(data)
+        group.add(record, data)
         if self._counted:
             group.states[topic] = TopicState(count, mark)
         self._next += 1
@@ -207,11 +184,10 @@ class Spool:
         """
         position = self._next - 1 if position is None else position
         for group in self._groups:
-            if position < group.first + len(group.records):
+            if position < group.end:
                 await asyncio.shield(group.settled)
                 break
-        if position < self._failures_from or position in self._failures:
-            raise TransientError(self._failure)
+        self._failures.check(position)
 
     def topic_state(self, topic: str) -> TopicState:
         """Return how many messages of ``topic`` were ever appended and the last mark, with those not yet durable.
@@ -233,7 +209,9 @@ class Spool:
             TransientError: a segment cannot be opened now (too many open files, rights).
         """
         if self._fresh:
-            return self._take_fresh(limit_items, limit_bytes)
+            taken = self._fresh.take(limit_items, limit_bytes)
+            self._cursor = taken[-1].number + 1 if taken else self._cursor
+            return taken
         if self._cursor >= self._durable_end:
             return []
         try:
@@ -241,8 +219,7 @@ class Spool:
         except OSError as error:
             raise TransientError(f"the spool in {self._directory} cannot be read: {error.strerror}") from error
         self._cursor = max(self._cursor, batch.next_number)
-        while self._fresh and self._fresh[0].number < self._cursor:
-            self._fresh_bytes -= len(self._fresh.popleft().payload)
+        self._fresh.forget_before(self._cursor)
         self._pending -= sum(self._done.add(start, end) for start, end in batch.absent)
         lost = sum(self._done.add(start, end) for start, end in batch.lost)
         if lost:
@@ -310,6 +287,8 @@ class Spool:
                 f"a spool takes {LIMIT_PAYLOAD_BYTES}, {LIMIT_MARK_BYTES} and a topic of {LIMIT_TOPIC_BYTES // 4}",
                 reason="too-long",
             )
+        if self._broken:
+            raise TransientError(self._broken)
         size_bytes = len(payload) + len(topic) + len(mark)
         if self._disk_bytes + self._unwritten_bytes + size_bytes > self._config.limit_bytes:
             self._count_refused += 1
@@ -323,10 +302,10 @@ class Spool:
                 f"spool behind: {self._unwritten_bytes} bytes wait for the disk of {self._directory}; await commit()"
             )
 
-    def _collecting(self, number: int) -> _Group:
+    def _collecting(self, number: int) -> Group:
         """Return the group that takes the next message."""
-        if not self._groups or self._groups[-1].closed or self._groups[-1].size_bytes > LIMIT_GROUP_BYTES:
-            self._groups.append(_Group(number, asyncio.get_running_loop().create_future()))
+        if not self._groups or self._groups[-1].full:
+            self._groups.append(Group(number, asyncio.get_running_loop().create_future()))
         return self._groups[-1]
 
     async def _write_groups(self) -> None:
@@ -350,7 +329,7 @@ class Spool:
                 self._settle(group)
             self._disk_bytes = self._log.size_bytes
 
-    async def _linger(self, group: _Group) -> None:
+    async def _linger(self, group: Group) -> None:
         """Wait for company while it comes."""
         for _ in range(_LINGER_SLICES):
             before = len(group.records)
@@ -360,7 +339,7 @@ class Spool:
             if len(group.records) == before:
                 return
 
-    def _settle(self, group: _Group) -> None:
+    def _settle(self, group: Group) -> None:
         """A group is on the disk."""
         self._groups.popleft()
         self._unwritten_bytes -= group.size_bytes
@@ -371,44 +350,20 @@ class Spool:
         if self._full:
             self._full = False
             _log.warning("the spool in %s can be written again", self._directory)
-        self._remember_fresh(group.records)
-        self._durable_end = group.first + len(group.records)
+        if self._fresh or self._cursor >= self._durable_end:
+            # Else `take` is busy with a backlog on the disk and will come to these there.
+            self._fresh.extend(group.records, self._cursor)
+        self._durable_end = group.end
         group.settled.set_result(None)
         if self._listener:
             self._listener()
-
-    def _remember_fresh(self, records: list[Record]) -> None:
-        """Keep messages in memory for ``take``, unless it is busy with a backlog on the disk."""
-        if not self._fresh and self._cursor < self._durable_end:
-            return
-        for record in records:
-            if record.number >= self._cursor:
-                self._fresh.append(record)
-                self._fresh_bytes += len(record.payload)
-        if self._fresh_bytes > LIMIT_FRESH_BYTES:
-            self._fresh.clear()
-            self._fresh_bytes = 0
-
-    def _take_fresh(self, limit_items: int, limit_bytes: int) -> list[Record]:
-        taken: list[Record] = []
-        size_bytes = 0
-        while self._fresh and len(taken) < limit_items and size_bytes < limit_bytes:
-            record = self._fresh.popleft()
-            size_bytes += len(record.payload)
-            taken.append(record)
-        self._fresh_bytes -= size_bytes
-        if taken:
-            self._cursor = taken[-1].number + 1
-        return taken
 
     def _fail(self, error: TransientError) -> None:
         """Nothing that is not yet durable will be: each group builds on the counts of the one before."""
         first = self._groups[0].first
         groups, self._groups = self._groups, deque()
         self._unwritten_bytes = 0
-        self._failures.add(first, self._next)
-        self._failures_from = max(self._failures_from, self._failures.keep_last(LIMIT_FAILURES))
-        self._failure = str(error)
+        self._failures.add(first, self._next, str(error))
         if self._cursor == self._durable_end:
             self._cursor = self._next
         self._durable_end = self._next
@@ -422,9 +377,22 @@ class Spool:
         for group in groups:
             group.settled.set_result(None)
 
-    def _close_soon(self) -> None:
+    async def _end_tasks(self) -> None:
+        """Let the writer come to its end and stop the keeper."""
         self._closing = True
         self._wake.set()
+        writer, keeper = self._tasks
+        keeper.cancel()
+        await asyncio.wait([writer, keeper])
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """A task ended that should not have: accept nothing more, rather than what would never be written."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._broken = f"the spool in {self._directory} has stopped: {error!r}"
+        _log.error("! %s", self._broken, exc_info=error)
+        if self._groups:
+            self._fail(TransientError(self._broken))
 
     async def _keep(self) -> None:
         """Once a second: save what is done, delete delivered segments, watch the age."""
