@@ -118,7 +118,8 @@ def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
         else:
             found = _other(other.rstrip("\r"), zone, strict=strict)
         if found is None:
-            odd.append(other.rstrip("\r") or f"{code}({time})({timed_number or number}*{timed_unit or unit})")
+            groups = f"({time}){_group(timed_number, timed_unit)}" if time else _group(number, unit)
+            odd.append(other.rstrip("\r") or code + groups)
         else:
             registers.append(found)
     clock = next((register.time for register in registers if register.time and register.obis == CLOCK), None)
@@ -179,7 +180,7 @@ def _timed(code: str, time: str, number: str, unit: str, zone: tzinfo) -> Regist
         return None
     at = instant(time, zone)
     if at is None or known.kind is not _Kind.NUMBER:
-        return Register(known.obis, f"({time})({number}*{unit})" if unit else f"({time})({number})")
+        return Register(known.obis, f"({time}){_group(number, unit)}")
     return Register(known.obis, Decimal(number), name, at)
 
 
@@ -215,6 +216,10 @@ def _gas(groups: list[str], zone: tzinfo) -> Register | None:
     if known is None or name is None or at is None or not _VALUE.fullmatch(number) or "*" in number:
         return None
     return Register(known.obis, Decimal(number), name, at)
+
+
+def _group(number: str, unit: str) -> str:
+    return f"({number}*{unit})" if unit else f"({number})"
 
 
 def _readable(text: str, kind: _Kind) -> str:
