@@ -4,11 +4,11 @@ One telegram for each SML_GetList.Res. The frames are in ``sml_transport``, the 
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final
 
 from meterway.core.errors import SetupError
 from meterway.meter.codec import CodecError
 from meterway.meter.sml_message import (
+    QUIRKS,
     RESPONSE_HEAD,
     GetList,
     GrammarError,
@@ -22,14 +22,6 @@ from meterway.meter.telegram import Telegram
 
 __all__ = ["LIMIT_BYTES", "QUIRKS", "SmlDecoder"]
 
-QUIRKS: Final = frozenset({"unsigned-power"})
-"""Departures from the standard that a family can name.
-
-``unsigned-power``: a power of 1 to 3 bytes is unsigned, though it is marked as signed. Old DZG DVS74 meters write
-328.05 W so (``53 8025`` at a scaler of -2); true negative values have 4 bytes there. Meters that are known for it
-are recognised without being told (see ``_has_unsigned_power``).
-"""
-
 
 class SmlDecoder:
     """Turns bytes of an optical head into telegrams; a ``meter.codec.Decoder``.
@@ -39,9 +31,9 @@ class SmlDecoder:
     wherever it is found: in a frame that lost its end, or without any frame, as some gateways hand it out. At most
     ``LIMIT_BYTES`` are buffered; a longer frame is an error (``too-long``), other bytes are dropped and counted.
 
-    Manufacturer and firmware are text, all other octet strings upper-case hex. A boolean is 0 or 1. A unit that
-    ``core.units`` does not have is ``dlms-`` and its number. A time that counts seconds since the meter was switched
-    on is no time.
+    Manufacturer, number plate and firmware are text, all other octet strings upper-case hex. A boolean is 0 or 1. A
+    unit that ``core.units`` does not have is ``dlms-`` and its number. A time that counts the seconds since the
+    meter was switched on is no time.
 
     Raises:
         SetupError: a quirk that does not exist.
@@ -52,7 +44,7 @@ class SmlDecoder:
             if quirk not in QUIRKS:
                 raise SetupError(f"the SML codec knows no quirk `{quirk}`; known are {', '.join(sorted(QUIRKS))}")
         self.skipped_bytes = 0
-        self._unsigned_power = "unsigned-power" in quirks
+        self._quirks = frozenset(quirks)
         self._framer = Framer()
 
     @property
@@ -85,7 +77,7 @@ class SmlDecoder:
         try:
             found.extend(
                 _telegram(message.response, frame.raw)
-                for message in read_messages(frame.payload, unsigned_power=self._unsigned_power)
+                for message in read_messages(frame.payload, self._quirks)
                 if message.response and (not frame.kermit or checksum_holds(frame.payload, message))
             )
         except GrammarError as error:
@@ -105,7 +97,7 @@ class SmlDecoder:
         while head := RESPONSE_HEAD.search(data, start):
             start = head.start() + 1
             try:
-                message = read_message(data, head.start(), unsigned_power=self._unsigned_power)
+                message = read_message(data, head.start(), self._quirks)
             except GrammarError:
                 continue
             if message.response and x25_holds(data, message):

@@ -13,7 +13,7 @@ choice, is what Holley meters send.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Context, Decimal
@@ -23,6 +23,17 @@ from meterway.core.obis import Obis
 from meterway.core.units import DLMS_UNITS
 from meterway.meter.crc import crc16_kermit, crc16_x25
 from meterway.meter.telegram import Register
+
+QUIRKS: Final = frozenset({"unsigned-power", "power-sign-in-status"})
+"""Departures from the standard that a family can name.
+
+``unsigned-power``: a power of 1 to 3 bytes is unsigned, though it is marked as signed. Old DZG DVS74 meters write
+328.05 W so (``53 8025`` at a scaler of -2); true negative values have 4 bytes there. Meters that are known for it
+are recognised without being told (see ``_has_unsigned_power``).
+
+``power-sign-in-status``: the power of 15.7.0 has no sign; it is made negative when bit 5 in the status of 1.8.0 says
+that energy is exported (EMH ED300L; FNN Lastenheft EDL, status word).
+"""
 
 Element = int | bytes | list["Element"] | None
 """A number or boolean, an octet string, a list; None is the end of a message."""
@@ -51,25 +62,28 @@ _LIMIT_HEAD_BYTES: Final = 4
 _EXACT: Final = Context(prec=40)
 """More digits than 8 bytes hold, so that moving the point never rounds."""
 
-_WATT: Final = 27
 _NO_UNIT: Final = (0, 255)
 _SHORT_SIGNED: Final = {0x52: 1 << 8, 0x53: 1 << 16, 0x54: 1 << 24}
 """Heads of signed integers of 1 to 3 bytes, and what an unsigned one of that size is more than a negative one."""
 
-_UNSIGNED_POWER_NUMBERS: Final = ((42_000_000, 48_999_999), (55_000_000, 58_999_999))
+_UNSIGNED_POWER_NUMBERS: Final = (range(42_000_000, 49_000_000), range(55_000_000, 59_000_000))
 _DZG_STATUS_MASK: Final = 0xFFE0_09FF
 _DZG_IMPORTS: Final = 0x0000_0104
 
 _OBIS_BYTES: Final = 6
-_TEXTS: Final = {(199, 130, 3), (96, 50, 1), (0, 2, 0), (96, 90, 2)}
-"""Groups C, D, E of the octet strings that are texts: manufacturer (old and new code), firmware, its checksum."""
+_TEXTS: Final = {(199, 130, 3), (96, 50, 1), (0, 0, 0), (96, 1, 255), (0, 2, 0), (96, 90, 2)}
+"""Groups C, D, E of the octet strings that are texts: manufacturer (old and new code), the number on the meter's
+plate (EasyMeter, EMH), firmware, its checksum."""
 
 _UNIX_TIME_END_S: Final = 1 << 32
 _DAY_MIN: Final = 24 * 60
 
-_IMPORT_TOTAL: Final = bytes((1, 0, 1, 8, 0, 255))
-_ACTIVE_POWER: Final = (16, 36)
-"""Group C of the power of all phases, and of the first, which a single-phase meter sends instead."""
+_EDL_EXPORTS: Final = 1 << 5
+_ABSOLUTE_POWER: Final = Obis(1, 0, 15, 7, 0)
+
+_IMPORT_TOTAL: Final = Obis(1, 0, 1, 8, 0)
+_SIGNED_POWERS: Final = (Obis(1, 0, 16, 7, 0), Obis(1, 0, 36, 7, 0))
+"""The power of all phases, and of the first, which a single-phase meter sends instead."""
 
 RESPONSE_HEAD: Final = re.compile(
     rb"\x76(?:" + b"|".join(rb"\x%02x.{%d}" % (size, size - 1) for size in range(1, 16)) + rb")"
@@ -119,7 +133,7 @@ def checksum_holds(data: bytes, message: Message) -> bool:
     return x25_holds(data, message) or crc16_kermit(data[message.start : message.crc_at]) == message.crc
 
 
-def read_messages(data: bytes, *, unsigned_power: bool) -> Iterator[Message]:
+def read_messages(data: bytes, quirks: Collection[str]) -> Iterator[Message]:
     """Yield the messages of an SML file, which ends with any number of 00.
 
     Raises:
@@ -130,13 +144,13 @@ def read_messages(data: bytes, *, unsigned_power: bool) -> Iterator[Message]:
         if data[at] == 0:
             at += 1
             continue
-        message = read_message(data, at, unsigned_power=unsigned_power)
+        message = read_message(data, at, quirks)
         at = message.end
         yield message
 
 
-def read_message(data: bytes, start: int, *, unsigned_power: bool) -> Message:
-    """Return the message that begins at ``start``; ``unsigned_power`` as the quirk of that name in ``sml``.
+def read_message(data: bytes, start: int, quirks: Collection[str]) -> Message:
+    """Return the message that begins at ``start``; ``quirks`` are names of ``QUIRKS``.
 
     Raises:
         GrammarError: it is none, or not all of it is there.
@@ -150,7 +164,7 @@ def read_message(data: bytes, start: int, *, unsigned_power: bool) -> Message:
         (tag,), at = _elements(data, at + 1, 1)
         response = None
         if tag == _GET_LIST_RESPONSE:
-            response, at = _get_list(data, at, unsigned_power=unsigned_power)
+            response, at = _get_list(data, at, quirks)
         else:
             _, at = _elements(data, at, 1, _LIMIT_DEPTH)
         (crc, end), after = _elements(data, at, 2)
@@ -161,64 +175,93 @@ def read_message(data: bytes, start: int, *, unsigned_power: bool) -> Message:
     return Message(response, start, at, crc, after)
 
 
-def _get_list(data: bytes, at: int, *, unsigned_power: bool) -> tuple[GetList, int]:
+def _get_list(data: bytes, at: int, quirks: Collection[str]) -> tuple[GetList, int]:
     if data[at] != _GET_LIST:
         raise GrammarError(f"an SML_GetList.Res is not a list of 7 at its byte {at}")
     (_, server_id, _, sensor_time), at = _elements(data, at + 1, 4, _LIMIT_DEPTH)
     if not isinstance(server_id, bytes):
         raise GrammarError("the server id is no octet string")
-    registers, at = _entries(data, at, server_id, unsigned_power=unsigned_power)
+    registers, at = _entries(data, at, server_id, quirks)
     _, at = _elements(data, at, 2, _LIMIT_DEPTH)
     return GetList(server_id.hex().upper(), _time(sensor_time), tuple(registers)), at
 
 
-def _entries(data: bytes, at: int, server_id: bytes, *, unsigned_power: bool) -> tuple[list[Register], int]:
+def _entries(data: bytes, at: int, server_id: bytes, quirks: Collection[str]) -> tuple[list[Register], int]:
     kind, count, at = _head(data, at)
     if kind != _LIST:
         raise GrammarError(f"there is no list of entries before its byte {at}")
     registers: list[Register] = []
-    unsigned: list[tuple[int, Register]] = []
-    import_status: Element = None
-    for index in range(count):
+    starts: list[int] = []
+    for _ in range(count):
         if data[at] != _ENTRY:
             raise GrammarError(f"there is no list entry at its byte {at}")
-        (name, status, time, unit, scaler, value, _), end = _elements(data, at + 1, 7, _LIMIT_DEPTH)
+        (name, _, time, unit, scaler, value, _), end = _elements(data, at + 1, 7, _LIMIT_DEPTH)
         if not isinstance(name, bytes) or len(name) != _OBIS_BYTES:
             raise GrammarError(f"the list entry at its byte {at} has no OBIS code")
         obis = Obis.from_bytes(name)
+        content: Decimal | str
         if isinstance(value, int):
-            register = Register(obis, _scaled(value, scaler), _unit(unit), _time(time) if time else None)
-            if value < 0 and unit == _WATT and obis.c in _ACTIVE_POWER:
-                excess = _SHORT_SIGNED.get(data[_after(data, at + 1, 5)], 0)
-                unsigned.append((index, replace(register, value=_scaled(value + excess, scaler))))
+            content = _scaled(value, scaler)
         else:
-            octets = value if isinstance(value, bytes) else data[_after(data, at + 1, 5) : _after(data, at + 1, 6)]
-            register = Register(obis, _text(octets, obis), _unit(unit), _time(time) if time else None)
-        registers.append(register)
-        if name == _IMPORT_TOTAL:
-            import_status = status
+            content = _text(obis, value if isinstance(value, bytes) else data[slice(*_value_span(data, at))])
+        registers.append(Register(obis, content, _unit(unit), _time(time) if time else None))
+        starts.append(at)
         at = end
-    if unsigned and (unsigned_power or _has_unsigned_power(server_id, import_status, registers)):
-        for index, register in unsigned:
-            registers[index] = register
+    if quirks or server_id[2:5] == b"DZG":
+        _correct(data, starts, registers, server_id, quirks)
     return registers, at
 
 
-def _has_unsigned_power(server_id: bytes, import_status: Element, registers: list[Register]) -> bool:
+def _value_span(data: bytes, entry_at: int) -> tuple[int, int]:
+    """Return where the value of the entry at ``entry_at`` begins and ends."""
+    _, start = _elements(data, entry_at + 1, 5, _LIMIT_DEPTH)
+    return start, _elements(data, start, 1, _LIMIT_DEPTH)[1]
+
+
+def _correct(
+    data: bytes, starts: list[int], registers: list[Register], server_id: bytes, quirks: Collection[str]
+) -> None:
+    """Apply the quirks to ``registers``, whose entries begin at ``starts``."""
+    places = {register.obis: index for index, register in enumerate(registers)}
+    status: Element = None
+    if _IMPORT_TOTAL in places:
+        _, status = _elements(data, starts[places[_IMPORT_TOTAL]] + 1, 2, _LIMIT_DEPTH)[0]
+    if "unsigned-power" in quirks or _has_unsigned_power(server_id, status, registers):
+        for index in (places[obis] for obis in _SIGNED_POWERS if obis in places):
+            registers[index] = _unsigned(registers[index], data, starts[index])
+    exports = isinstance(status, int) and status & _EDL_EXPORTS
+    if exports and "power-sign-in-status" in quirks and _ABSOLUTE_POWER in places:
+        index = places[_ABSOLUTE_POWER]
+        registers[index] = _negative(registers[index])
+
+
+def _has_unsigned_power(server_id: bytes, status: Element, registers: list[Register]) -> bool:
     """Return whether the meter is one of DZG's that mark short unsigned powers as signed (see ``QUIRKS``).
 
     By its number: DZG names 42000000 to 48999999 and 55000000 to 58999999 as those of DVS74 meters, and 60000000 as
     the first that is corrected. Else by contradiction, where there is only one power, as in single-phase DWS74
-    meters: the status says that energy is being imported (bit 8: there is load; bit 11: not exported), so that
+    meters: the status of 1.8.0 says that energy is imported (bit 8: there is load; bit 11: it is exported), so that
     the power cannot be negative. DZG, DVS74 manual, "status word".
     """
     if server_id[2:5] != b"DZG":
         return False
     number = int.from_bytes(server_id[6:], "big")
-    if any(first <= number <= last for first, last in _UNSIGNED_POWER_NUMBERS):
+    if any(number in numbers for numbers in _UNSIGNED_POWER_NUMBERS):
         return True
     powers = sum(register.unit == "W" for register in registers)
-    return powers == 1 and isinstance(import_status, int) and import_status & _DZG_STATUS_MASK == _DZG_IMPORTS
+    return powers == 1 and isinstance(status, int) and status & _DZG_STATUS_MASK == _DZG_IMPORTS
+
+
+def _unsigned(register: Register, data: bytes, entry_at: int) -> Register:
+    excess = _SHORT_SIGNED.get(data[_value_span(data, entry_at)[0]], 0)
+    if not isinstance(register.value, Decimal) or register.value >= 0 or not excess:
+        return register
+    scaler = _elements(data, entry_at + 1, 5, _LIMIT_DEPTH)[0][-1]
+    return replace(register, value=_EXACT.add(register.value, _scaled(excess, scaler)))
+
+
+def _negative(register: Register) -> Register:
+    return replace(register, value=-register.value) if isinstance(register.value, Decimal) else register
 
 
 def _elements(data: bytes, at: int, count: int, depth: int = 0) -> tuple[list[Element], int]:
@@ -256,10 +299,6 @@ def _elements(data: bytes, at: int, count: int, depth: int = 0) -> tuple[list[El
     if at > len(data):
         raise GrammarError("its last element is cut")
     return found, at
-
-
-def _after(data: bytes, at: int, count: int) -> int:
-    return _elements(data, at, count, _LIMIT_DEPTH)[1]
 
 
 def _long_element(data: bytes, at: int, depth: int) -> tuple[Element, int]:
@@ -309,7 +348,7 @@ def _unit(code: Element) -> str | None:
     return DLMS_UNITS.get(code) or f"dlms-{code}"
 
 
-def _text(octets: bytes, obis: Obis) -> str:
+def _text(obis: Obis, octets: bytes) -> str:
     if obis[2:5] in _TEXTS and octets.isascii() and (text := octets.decode()).isprintable():
         return text
     return octets.hex().upper()
