@@ -3,12 +3,12 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from meterway.cloud.store import ArrivedFault, ArrivedReading, ArrivedReport, Bounds, Rejected, Store
 from meterway.core.reading import MeterReading, PropertyValue

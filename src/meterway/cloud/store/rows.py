@@ -7,10 +7,11 @@ table, and the database says which of them are new.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import NamedTuple
+
+import msgspec
 
 from meterway.core.reading import MeterReading
 from meterway.core.receipts import DIGEST_BYTES, digest
@@ -30,8 +31,7 @@ class PropertySet(NamedTuple):
     units: tuple[str | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivedReading:
+class ArrivedReading(msgspec.Struct, frozen=True, gc=False):
     """A reading, and the message that brought it."""
 
     topic: str
@@ -40,8 +40,7 @@ class ArrivedReading:
     reading: MeterReading
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivedReport:
+class ArrivedReport(msgspec.Struct, frozen=True, gc=False):
     """A status or description, which replaces the one before; an empty payload clears it."""
 
     topic: str
@@ -52,8 +51,7 @@ class ArrivedReport:
     specific_topic: SpecificTopic
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivedFault:
+class ArrivedFault(msgspec.Struct, frozen=True, gc=False):
     """A fault that an adapter or a concentrator reports."""
 
     topic: str
@@ -63,8 +61,7 @@ class ArrivedFault:
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A message that could not become any of the others."""
 
     topic: str
