@@ -19,6 +19,7 @@ telegrams of the capture fed whole; telegrams are the same when all but ``raw`` 
     noise            random bytes before and between: exactly the good telegrams
     runs             of 1b, 7e, 68, '/', '!', 00 and ff, short and past the limit: exactly the good telegrams
     garbage          random bytes alone: no telegram
+    endless          half the capture, then other bytes past the limit, then the capture: all of the second
 
 Where the capture's telegrams carry no checksum (``checked`` is false), damage may go unnoticed and prefixes may be
 whole telegrams: "nothing but good telegrams" is then not asked of ``prefix``, ``cut``, ``flip`` and ``loss``. Nor is
@@ -189,7 +190,11 @@ def _noisy(capture: bytes, limit_bytes: int, seed: int) -> Iterator[_Variant]:
     before, between = (random.randbytes(random.choice((1, 3, 30, 500))) for _ in range(2))
     data = before + capture + between + capture
     yield _Variant(f"noise, seed {seed}, of {len(before)} and {len(between)}", data, ending=2, exactly=True, noisy=True)
-    yield _Variant(f"garbage, seed {seed}", random.randbytes(limit_bytes + 1000), exactly=True)
+    filler = random.randbytes(limit_bytes + 1000)
+    yield _Variant(f"garbage, seed {seed}", filler, exactly=True)
+    half = random.randrange(len(capture))
+    filler = random.choice((filler, b"0" * len(filler)))
+    yield _Variant(f"endless, seed {seed}, offset {half}", capture[:half] + filler + capture, ending=1, only_good=True)
 
 
 def _spread(length: int) -> list[int]:
