@@ -1,0 +1,124 @@
+"""The HTTP interface of the cloud: assembles the routes, the guard and the error pages into one application.
+
+Until TLS and accounts come it is for this machine only: it answers to loopback names, and ``server`` binds nowhere
+else.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from meterway import __version__
+from meterway.cloud import kept_aside, meters, openapi, query
+from meterway.cloud.answers import QueryAnswer
+from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
+from meterway.cloud.curve import CurveAnswer
+from meterway.cloud.guard import Guard
+from meterway.cloud.live import LiveEvent, LiveHub
+from meterway.cloud.pages import add_pages
+from meterway.cloud.problems import HttpError, problem_response
+from meterway.cloud.routes.kept_aside import kept_aside_router
+from meterway.cloud.routes.meters import meters_router
+from meterway.cloud.routes.readings import readings_router
+from meterway.cloud.routes.system import RequestCounter, system_router
+from meterway.cloud.store import Store
+from meterway.core.errors import BadDataError
+
+QUERY_TIMEOUT_S = 30.0
+
+_KINDS = (
+    query.ReadingQuery,
+    QueryAnswer,
+    meters.MeterList,
+    meters.MeterChange,
+    CurveAnswer,
+    LiveEvent,
+    kept_aside.QuarantineList,
+    kept_aside.QuarantineDetail,
+    kept_aside.FaultList,
+    kept_aside.ConflictList,
+    kept_aside.ReplayRequest,
+    ReplayAnswer,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    store: Store,
+    *,
+    replay: Replay | None = None,
+    hosts: Sequence[str] = (),
+    ready: Callable[[], str | None] = lambda: None,
+    counters: Callable[[], Mapping[str, int]] = dict,
+    clock: Callable[[], datetime] = utc_now,
+    timeout_s: float = QUERY_TIMEOUT_S,
+) -> FastAPI:
+    """Return the application.
+
+    ``replay`` decides quarantined messages anew (without it the route answers 503); ``hosts`` are names beside
+    loopback under which it may be addressed; ``ready`` and ``counters`` add what else the process does to /readyz and
+    /metrics; ``timeout_s`` bounds every query.
+    """
+    live = LiveHub(store, clock)
+    api = Context(
+        store=store, live=live, clock=clock, timeout_s=timeout_s, replay=replay, ready=ready, counters=counters
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with live.running():
+            yield
+
+    app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.live = live
+    for router in (readings_router(api), meters_router(api), kept_aside_router(api), system_router(api)):
+        app.include_router(router)
+    add_pages(app)
+    openapi.document(app, _KINDS)
+    _add_problems(app)
+    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.add_middleware(RequestCounter, requests=api.requests)
+    return app
+
+
+def _add_problems(app: FastAPI) -> None:
+    @app.exception_handler(HttpError)
+    async def on_http_error(_: Request, error: HttpError) -> Response:
+        return error.response()
+
+    @app.exception_handler(BadDataError)
+    async def on_bad_data(_: Request, error: BadDataError) -> Response:
+        return problem_response(422, str(error), reason=error.reason)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_bad_parameter(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][1:])
+        return problem_response(422, f"`{name}`: {first['msg']}. See /openapi.json.", reason="bad-parameter")
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else None
+        return problem_response(error.status_code, _sentence(request, error), headers=headers)
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, error: Exception) -> Response:
+        _log.error("! %s %s: %s", request.method, request.url.path[:200], type(error).__name__)
+        return problem_response(
+            500, "This is a defect of Meterway; the server's log says more. Please report it.", reason="defect"
+        )
+
+
+def _sentence(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:  # noqa: PLR2004
+        return f"There is nothing at {request.url.path[:200]}; /openapi.json lists what there is."
+    if error.status_code == 405:  # noqa: PLR2004
+        allowed = (error.headers or {}).get("allow", "another method")
+        return f"{request.method} is not possible at {request.url.path[:200]}; use {allowed}."
+    return str(error.detail)

@@ -1,0 +1,119 @@
+"""What every request passes before it reaches a route, and every answer on its way out.
+
+Stops: other sites that point their name at this machine (DNS rebinding), other sites that send requests through a
+user's browser, and bodies that are too long. Says so with a problem. There is no CORS: no other site may read.
+"""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from meterway.cloud.problems import HttpError
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LIMIT_BODY_BYTES = 256 * 1024
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'; "
+        "require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware; ``hosts`` are names under which this machine may be addressed beside loopback."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str] = (), limit_bytes: int = LIMIT_BODY_BYTES) -> None:
+        self._app = app
+        self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            self._check(scope["method"], Headers(scope=scope))
+        except HttpError as error:
+            await error.response()(scope, receive, send_with_headers)
+            return
+        await self._app(scope, self._limited(receive), send_with_headers)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
+            named = ", ".join(hosts)[:200] or "none"
+            raise HttpError(
+                421,
+                f"The Host header names {named}, which is not this machine: use http://localhost, or add the name to "
+                "`hosts` in the configuration.",
+                reason="wrong-host",
+            )
+        if method not in SAFE_METHODS:
+            self._check_origin(hosts[0], headers)
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) > self._limit_bytes:
+            raise self._too_long()
+
+    def _check_origin(self, host: str, headers: Headers) -> None:
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site", "none")
+        if (origin is not None and urlsplit(origin).netloc.lower() != host.lower()) or site not in (
+            "same-origin",
+            "none",
+        ):
+            raise HttpError(
+                403,
+                "This request comes from the page of another site; only Meterway's own page and programs may send it.",
+                reason="cross-origin",
+            )
+        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HttpError(
+                415, f"The body is {kind[:80]}; send JSON with `Content-Type: application/json`.", reason="not-json"
+            )
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Count what arrives, for bodies that do not say their length."""
+        received_bytes = 0
+
+        async def limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._limit_bytes:
+                raise self._too_long()
+            return message
+
+        return limited
+
+    def _too_long(self) -> HttpError:
+        return HttpError(
+            413, f"The body is longer than {self._limit_bytes} bytes; send a smaller query.", reason="body-too-long"
+        )
+
+
+def host_name(host: str) -> str:
+    """Return the name in a Host header, without port, in lower case; an IPv6 address keeps its brackets."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()

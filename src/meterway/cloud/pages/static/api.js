@@ -1,0 +1,29 @@
+// Requests to the server. A failure is an Error whose message is the server's own sentence.
+
+export async function request(path, { method = "GET", body } = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body ? { "Content-Type": "application/json" } : {},
+      body: body && JSON.stringify(body),
+    });
+  } catch {
+    throw new Error("The server does not answer; trying again helps when the connection is back.");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.detail ?? `The server answers ${response.status}.`);
+  return answer;
+}
+
+/** All meters, page by page, up to `limit`. */
+export async function allMeters(limit = 1000) {
+  const found = [];
+  let after = "";
+  while (after !== null && found.length < limit) {
+    const page = await request(`/v1/meters?limit=500&after=${encodeURIComponent(after)}`);
+    found.push(...page.content);
+    after = page.nextAfter;
+  }
+  return found;
+}

@@ -1,0 +1,171 @@
+"""``/v1/meterReadings``: the query of the public specification, and its bulk download."""
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+
+from meterway.cloud import openapi
+from meterway.cloud.answers import (
+    CSV_HEADER,
+    PageAnswer,
+    QueryAnswer,
+    ReadingAnswer,
+    csv_lines,
+    encoder,
+    reading_answer,
+)
+from meterway.cloud.bulk import PARAMETERS, Kind, bulk_link, parse_bulk, select_meters
+from meterway.cloud.context import Context, body_of, json_answer
+from meterway.cloud.paging import encode_token, page_of, rows_of
+from meterway.cloud.query import Cursor, ReadingQuery, parse_query, select_readings
+from meterway.cloud.store import Row
+
+BULK_ROWS = 1000
+"""What the bulk download holds in memory at a time; no transaction stays open while a slow client reads."""
+
+_MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+_QUERY = {
+    "readingTimeStart": "2026-11-23T00:00:00+01:00",
+    "readingTimeEnd": "2026-11-24T00:00:00+01:00",
+    "meterIds": ["bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff"],
+    "operationalProperties": [{"specificPropertyName": "OBIS_1.8.0", "numericalValueGreaterThan": 12000}],
+    "pageSize": 1,
+}
+_READING = {
+    "readingId": "019ab000-0000-7000-8000-0000000011aa",
+    "readingTime": "2026-11-23T09:15:00Z",
+    "meterId": "bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff",
+    "sequenceNumber": 4711,
+    "faultCode": None,
+    "propertyValues": [{"propertyName": "OBIS_1.8.0", "numericalValue": 12345.678, "unit": "kWh"}],
+}
+_ANSWER = {
+    "linkToBulk": "http://localhost:8080/v1/meterReadings/bulk?format=ndjson",
+    "page": {"number": 1, "size": 1, "more": True, "nextPageToken": "WyJhYjQi"},
+    "content": [_READING],
+}
+
+
+def readings_router(api: Context) -> APIRouter:
+    """Return the routes of the readings."""
+    router = APIRouter(tags=["readings"])
+
+    @router.post(
+        "/v1/meterReadings",
+        summary="Query readings",
+        responses=openapi.answers(QueryAnswer, "A page of readings, in order of time", _ANSWER),
+        openapi_extra=openapi.accepts(ReadingQuery, _QUERY, required=False),
+        response_class=Response,
+    )
+    async def query_readings(request: Request) -> Response:
+        """Answer the readings that match all filters; everything in the body is optional."""
+        query = parse_query(await body_of(request))
+        link = str(request.base_url).rstrip("/") + bulk_link(query)
+        if query.preferred_download == "bulk":
+            return json_answer(QueryAnswer(link_to_bulk=link))
+        return json_answer(await _answer(api, query, link))
+
+    @router.get(
+        "/v1/meterReadings/bulk",
+        summary="Download all readings of a query",
+        responses={
+            200: {
+                "description": "NDJSON: one reading a line. CSV: one value a line. Meter by meter, each in time.",
+                "content": {
+                    "application/x-ndjson": {"schema": {"type": "string"}},
+                    "text/csv": {"schema": {"type": "string"}},
+                },
+            },
+            **openapi.problems(),
+        },
+        openapi_extra={"parameters": [_parameter(name, text) for name, text in PARAMETERS.items()]},
+        response_class=Response,
+    )
+    async def download_readings(request: Request) -> Response:
+        """Stream the whole result; memory stays bounded however long it is."""
+        query, kind = parse_bulk(request.query_params.multi_items())
+        pages = _pages(api, query)
+        first = await anext(pages, None)  # so that a query that fails is a problem, not a broken download
+        return StreamingResponse(
+            _encoded(first or [], pages, kind),
+            media_type=_MEDIA_TYPES[kind],
+            headers={"Content-Disposition": f'attachment; filename="meterReadings.{kind}"'},
+        )
+
+    return router
+
+
+async def _answer(api: Context, query: ReadingQuery, link: str) -> QueryAnswer:
+    page = page_of(query)
+    limit = rows_of(query, page)
+    rows: list[Row] = []
+    if limit:
+        # One row more than asked for tells whether there is another page.
+        rows = await api.fetch(select_readings(query, limit + 1, offset=page.offset, after=page.after))
+    end = page.rows_before() + len(rows[:limit])
+    more = len(rows) > limit and (query.max_rows is None or end < query.max_rows)
+    shown = rows[:limit]
+    token = encode_token(query, _cursor(shown[-1], end)) if more and shown else None
+    return QueryAnswer(
+        link_to_bulk=link if more else QueryAnswer().link_to_bulk,
+        page=PageAnswer(number=page.number, size=page.size, more=more, next_page_token=token),
+        content=tuple(reading_answer(row, _names(query)) for row in shown),
+    )
+
+
+async def _pages(api: Context, query: ReadingQuery) -> AsyncIterator[list[ReadingAnswer]]:
+    """Yield the readings of a query in pieces: each meter along its primary key."""
+    names, left = _names(query), query.max_rows
+    async for meter_key in _meter_keys(api, query):
+        after: Cursor | None = None
+        while left is None or left > 0:
+            limit = BULK_ROWS if left is None else min(BULK_ROWS, left)
+            rows = await api.fetch(select_readings(query, limit, after=after, meter_key=meter_key))
+            if rows:
+                yield [reading_answer(row, names) for row in rows]
+                after = _cursor(rows[-1], len(rows))
+                left = None if left is None else left - len(rows)
+            if len(rows) < limit:
+                break
+
+
+async def _meter_keys(api: Context, query: ReadingQuery) -> AsyncIterator[int]:
+    key = 0
+    while rows := await api.fetch(select_meters(query, key, BULK_ROWS)):
+        for row in rows:
+            key = row["meter_key"]
+            yield key
+
+
+async def _encoded(
+    first: list[ReadingAnswer], pages: AsyncIterator[list[ReadingAnswer]], kind: Kind
+) -> AsyncIterator[bytes]:
+    if kind == "csv":
+        yield CSV_HEADER
+    yield _lines(first, kind)
+    async for page in pages:
+        yield _lines(page, kind)
+
+
+def _lines(readings: list[ReadingAnswer], kind: Kind) -> bytes:
+    if kind == "ndjson":
+        return encoder.encode_lines(readings)
+    return b"".join(line for reading in readings for line in csv_lines(reading))
+
+
+def _cursor(row: Row, rows: int) -> Cursor:
+    return Cursor(rows, row["reading_time"], row["meter_key"], row["reading_identifier"])
+
+
+def _names(query: ReadingQuery) -> frozenset[str]:
+    """Return the properties to list; with an entry that compares all of them, all are listed."""
+    names = [entry.specific_property_name for entry in query.operational_properties]
+    return frozenset() if None in names else frozenset(name for name in names if name)
+
+
+def _parameter(name: str, text: str) -> openapi.Part:
+    single: openapi.Part = {"type": "string"}
+    schema = {"type": "array", "items": single} if name == "meterIds" else single
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}

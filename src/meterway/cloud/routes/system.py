@@ -1,0 +1,87 @@
+"""``/healthz``, ``/readyz`` and ``/metrics``: for those who run the server."""
+
+from collections import Counter
+
+from fastapi import APIRouter, Response
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from meterway.cloud import openapi
+from meterway.cloud.context import Context
+from meterway.cloud.problems import HttpError
+from meterway.cloud.query import Statement
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+
+
+def system_router(api: Context) -> APIRouter:
+    """Return the routes for operation."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", summary="Alive?", responses=openapi.problems(), response_class=PlainTextResponse)
+    async def show_health() -> Response:
+        """Answer as long as the process does; says nothing about the database."""
+        return PlainTextResponse("ok\n")
+
+    @router.get("/readyz", summary="Ready?", responses=openapi.problems(), response_class=PlainTextResponse)
+    async def show_readiness() -> Response:
+        """Answer 200 when database and ingest work, else a problem 503 that says what is missing."""
+        await api.fetch(Statement("select 1 from meter limit 1", ()))
+        missing = api.ready()
+        if missing is not None:
+            raise HttpError(503, missing, reason="not-ready", headers={"Retry-After": "2"})
+        return PlainTextResponse("ready\n")
+
+    @router.get("/metrics", summary="Metrics", responses=openapi.problems(), response_class=PlainTextResponse)
+    async def show_metrics() -> Response:
+        """Answer counters in the Prometheus text format; never with a meter's id."""
+        return PlainTextResponse(_metrics(api), media_type=_METRICS_TYPE)
+
+    return router
+
+
+class RequestCounter:
+    """ASGI middleware that counts answers by route, method and status."""
+
+    def __init__(self, app: ASGIApp, requests: Counter[tuple[str, str, int]]) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            # The pattern, never the path: paths have meter ids. Methods are whatever a stranger sends.
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._requests[route, method, status or 500] += 1
+
+
+def _metrics(api: Context) -> str:
+    lines = ["# TYPE meterway_http_requests_total counter"]
+    for (route, method, status), count in sorted(api.requests.items()):
+        labels = f'route="{route}",method="{method}",status="{status}"'
+        lines.append(f"meterway_http_requests_total{{{labels}}} {count}")
+    gauges = {"meterway_live_clients": api.live.clients}
+    counters = {
+        "meterway_live_events_total": api.live.events,
+        "meterway_live_dropped_total": api.live.dropped,
+        **{f"meterway_{name}_total": count for name, count in api.counters().items()},
+    }
+    for kind, values in (("gauge", gauges), ("counter", counters)):
+        for name, value in sorted(values.items()):
+            lines.extend((f"# TYPE {name} {kind}", f"{name} {value}"))
+    return "\n".join(lines) + "\n"
