@@ -9,6 +9,9 @@ import msgspec
 from meterway.bus.bus import BrokerConfig
 from meterway.core import topics
 from meterway.core.errors import BadDataError, SetupError
+from meterway.core.obis import Obis
+from meterway.delivery.config import RelayConfig, SpoolConfig
+from meterway.meter.family import ObisRule
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,17 +49,6 @@ class ReplaySource(_Table, frozen=True, tag="replay", tag_field="type"):
 Source = SerialSource | TcpSource | ReplaySource
 
 
-class MappingRule(_Table, frozen=True):
-    """How one OBIS code becomes an operational property."""
-
-    property: str | None = None
-    """The property's id, `OBIS_1.8.0`; left out: the one of the catalogue."""
-    factor: str | None = None
-    """A decimal number that the value is multiplied with, `"0.001"` or `"-1"`; a text keeps it exact."""
-    ignore: bool = False
-    """Leave this OBIS code out of the readings."""
-
-
 class ChannelConfig(_Table, frozen=True):
     """A second meter behind the first: gas, water or heat on an M-Bus channel of a P1 port."""
 
@@ -80,7 +72,7 @@ class MeterConfig(_Table, frozen=True):
     """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew."""
-    mapping: dict[str, str | MappingRule] = {}
+    mapping: dict[str, str | ObisRule] = {}
     """OBIS code to property id, or to a table `{ property, factor, ignore }`; what is not listed is mapped by the
     family, then by the catalogue."""
     static: dict[str, int | float | str] = {}
@@ -89,6 +81,11 @@ class MeterConfig(_Table, frozen=True):
     """Meters behind this one."""
 
     def __post_init__(self) -> None:
+        for code in self.mapping:
+            try:
+                Obis.parse(code)
+            except BadDataError as error:
+                raise ValueError(str(error)) from error
         for meter_id in (self.id, *(channel.id for channel in self.channels)):
             try:
                 topics.check_id(meter_id, "smart meter id")
@@ -101,26 +98,18 @@ class MeterConfig(_Table, frozen=True):
                 raise ValueError(f"time zone {self.timezone!r} is not an IANA zone such as Europe/Berlin") from error
 
 
-class SpoolConfig(_Table, frozen=True):
-    """Where readings wait until the concentrator has confirmed them."""
-
-    directory: Path
-    """A folder of its own; it must survive a restart of the machine."""
-    limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
-    """When this much waits, no more is accepted: the status says so, and the meter's own registers hold."""
-
-
 class AdapterConfig(_Table, frozen=True):
     """One adapter process: one or many meters."""
 
     id: str
     """The adapter's name, unique on its broker."""
-    spool: SpoolConfig
+    spool_dir: Path
+    """Where readings wait until the concentrator has confirmed them: a folder of its own that survives a restart."""
     meters: tuple[MeterConfig, ...]
     broker: BrokerConfig = BrokerConfig()
-    confirm: Annotated[str, msgspec.Meta(pattern="^(receipt|broker)$")] = "receipt"
-    """`receipt`: keep a reading until the concentrator has stored it. `broker`: until the broker has taken it, for
-    a concentrator that sends no receipts."""
+    spool: SpoolConfig = SpoolConfig()
+    relay: RelayConfig = RelayConfig()
+    """`confirm = "broker"` is for a concentrator that sends no receipts."""
 
     def __post_init__(self) -> None:
         try:

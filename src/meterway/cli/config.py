@@ -26,21 +26,25 @@ def check(files: tuple[Path, ...], *, as_json: bool) -> None:
       meterway config check edge.toml cloud.toml
     """
     for path in files:
-        component = _check(path)
+        component, _ = load_any(path)
         if as_json:
             print_json({"file": str(path), "component": component, "ok": True})
         else:
             click.echo(f"{path}: good, a configuration for `meterway {component}`")
 
 
-def _check(path: Path) -> str:
+def load_any(path: Path) -> tuple[str, object]:
+    """Return a configuration and the component that it is for.
+
+    Raises:
+        SetupError: it is for none, or wrong.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SetupError(f"{path}: cannot be read: {error}") from error
     component, kind = _kind(path, table)
-    convert_config(table, kind, where=str(path))
-    return component
+    return component, convert_config(table, kind, where=str(path))
 
 
 def _kind(path: Path, table: dict[str, object]) -> tuple[str, type]:

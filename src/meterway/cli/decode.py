@@ -21,11 +21,15 @@ _LIMIT_BYTES = 64 << 20
 @click.argument("files", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), nargs=-1, required=True)
 @click.option("--protocol", type=click.Choice(PROTOCOLS), help="What the bytes speak; recognised when left out.")
 @click.option(
-    "--key-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the meter's key, for encrypted data."
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file with the meter's key, for encrypted data.",
 )
 @click.option("--timezone", default="Europe/Amsterdam", show_default=True, help="IANA zone of the meter's clock.")
 @json_option
-def decode(files: tuple[Path, ...], *, protocol: str | None, key_file: Path | None, timezone: str, as_json: bool) -> None:
+def decode(
+    files: tuple[Path, ...], *, protocol: str | None, key_file: Path | None, timezone: str, as_json: bool
+) -> None:
     """Turn captured telegrams into readings on screen.
 
     FILES hold the bytes exactly as a meter sent them; - reads standard input. With --json each file becomes one

@@ -67,7 +67,7 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
     """Run a component until SIGINT or SIGTERM; says on stdout when it is ready (``{"ready": true}`` with JSON)."""
     import uvloop
 
-    start_logging(verbose=verbose)
+    start_logging(level=logging.DEBUG if verbose else logging.INFO)
 
     def ready() -> None:
         if as_json:
@@ -89,11 +89,11 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
     uvloop.run(main())
 
 
-def start_logging(*, verbose: bool) -> None:
+def start_logging(*, level: int = logging.INFO) -> None:
     """Log to stderr; the only place that sets levels and handlers."""
     logging.basicConfig(
         stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
+        level=level,
         format="%(asctime)s %(levelname)-7s %(name)s  %(message)s",
     )
     logging.getLogger("gmqtt").setLevel(logging.ERROR)

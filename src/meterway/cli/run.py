@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from meterway.cli.output import json_option, read_config, run_service
-from meterway.core.errors import SetupError
 
 
 def _component(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,33 +25,18 @@ def _component(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_component
-@click.option("--name", help="Which [[adapters]] table to run, when --config is an edge file with several.")
-def adapter(config_path: Path, *, name: str | None, verbose: bool, as_json: bool) -> None:
+def adapter(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     """Read meters and publish smartMeterMessage/[smartMeterId]/[specificTopic].
 
     \b
     Example:
       meterway adapter --config adapter.toml
-      meterway adapter --config edge.toml --name cellar
     """
     from meterway.adapter.config import AdapterConfig
     from meterway.adapter.service import run
 
-    if name is None:
-        config = read_config(config_path, AdapterConfig)
-    else:
-        config = _one_adapter(config_path, name)
+    config = read_config(config_path, AdapterConfig)
     run_service(f"adapter {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
-
-
-def _one_adapter(path: Path, name: str) -> "AdapterConfig":
-    from meterway.edge import EdgeConfig
-
-    adapters = read_config(path, EdgeConfig).adapters
-    for config in adapters:
-        if config.id == name:
-            return config
-    raise SetupError(f"{path}: no adapter {name!r}; there are: {', '.join(config.id for config in adapters)}")
 
 
 @click.command()
@@ -101,7 +85,7 @@ def edge(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     config = read_config(config_path, EdgeConfig)
     run_service(
         f"edge {config.concentrator.id}",
-        lambda ready: run(config, config_path, ready=ready, verbose=verbose),
+        lambda ready: run(config, ready=ready),
         as_json=as_json,
         verbose=verbose,
     )

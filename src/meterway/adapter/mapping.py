@@ -1,0 +1,229 @@
+"""From a meter's own words to operational properties. Pure: the moment of arrival is an argument.
+
+Every register that the catalogue (or a rule) knows becomes a value in the property's usual unit, exactly. Left out,
+unless a rule names them: what never changes (serial numbers: data minimisation), stored historical values, empty
+texts, and the clock, which is the reading time.
+
+One telegram gives at most one reading of the meter itself, and one of each meter behind it (gas, water or heat on
+an M-Bus channel of a P1 port), whose reading time is the one that its value carries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from uuid import UUID
+
+from meterway.adapter.config import MeterConfig
+from meterway.core.errors import BadDataError, SetupError
+from meterway.core.identifiers import reading_identifier
+from meterway.core.obis import Obis
+from meterway.core.properties import Kind, Medium, OperationalProperty, catalogue, medium_of_device_type
+from meterway.core.reading import MeterReading, PhysicalMeterClass, PropertyValue
+from meterway.core.units import convert
+from meterway.meter.family import Family, ObisRule
+from meterway.meter.telegram import Register, Telegram
+
+_TICK = timedelta(microseconds=1)
+_MBUS_CHANNELS = range(1, 5)
+_DEVICE_TYPE = (24, 1, 0)
+_CLOCK = (1, 0, 0)
+
+
+def channel_meter_id(meter_id: str, channel: int) -> str:
+    """Return the id of the meter on an M-Bus channel that the configuration does not name.
+
+    A UUID (version 8) that depends on the first meter's id and the channel only, so that it stays the same.
+    """
+    data = bytearray(blake2b(f"{meter_id}/channel/{channel}".encode(), digest_size=16).digest())
+    data[6] = data[6] & 0x0F | 0x80
+    data[8] = data[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(data)))
+
+
+@dataclass(frozen=True, slots=True)
+class MappedReading:
+    """A reading that has no sequence number yet."""
+
+    reading: MeterReading
+    has_clock: bool
+    """Whether the reading time is the meter's own, so that equal content means the same reading read again."""
+
+
+@dataclass(slots=True)
+class _Target:
+    """What one OBIS code of this meter becomes."""
+
+    definition: OperationalProperty
+    factor: Decimal
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is known of one meter: the first, or one behind it."""
+
+    meter_id: str
+    static: tuple[PropertyValue, ...]
+    medium: Medium | None = None
+    """What a meter behind the first one measures, once it has said so; None for the first."""
+    last_time: datetime | None = None
+    targets: dict[Obis, _Target | None] = field(default_factory=dict)
+
+
+class Mapper:
+    """Makes readings of the telegrams of one meter."""
+
+    def __init__(self, config: MeterConfig, family: Family) -> None:
+        """Prepare the rules: the configuration's come before the family's, those before the catalogue.
+
+        Raises:
+            SetupError: a rule or static property names a property that the catalogue does not have.
+        """
+        self._where = f"meter {config.id}"
+        rules = {**family.obis, **{code: _rule(rule) for code, rule in config.mapping.items()}}
+        self._rules = {Obis.parse(code): rule for code, rule in rules.items()}
+        for rule in self._rules.values():
+            if rule.property is not None:
+                self._require(rule.property)
+        self._meter_class = family.meter_class
+        self._parts = {0: _Part(config.id, self._static(config.static))}
+        named = {channel.channel: channel for channel in config.channels}
+        for number in _MBUS_CHANNELS[: family.channels]:
+            channel = named.get(number)
+            meter_id = channel.id if channel else channel_meter_id(config.id, number)
+            static = self._static(channel.static) if channel else ()
+            self._parts[number] = _Part(meter_id, static)
+        if unknown := set(named) - set(self._parts):
+            raise SetupError(f"{self._where}: family {family.name} has no channel {min(unknown)}")
+        self.unmapped: set[Obis] = set()
+        """Codes that the meter sent and that no rule and no catalogue entry covers; bounded by what a meter sends."""
+
+    @property
+    def meter_ids(self) -> tuple[str, ...]:
+        """The ids of the meter and of all that may speak through it."""
+        return tuple(part.meter_id for part in self._parts.values())
+
+    def readings(self, telegram: Telegram, arrival: datetime) -> list[MappedReading]:
+        """Return the readings in a telegram that arrived at ``arrival`` (aware); empty if nothing is mapped."""
+        own: list[Register] = []
+        behind: dict[int, list[Register]] = {}
+        for register in telegram.registers:
+            channel = register.obis.b
+            if channel in self._parts and channel and register.obis.a == 0:
+                behind.setdefault(channel, []).append(register)
+            else:
+                own.append(register)
+        found = [self._reading(self._parts[0], own, telegram.time, arrival)]
+        for channel, registers in behind.items():
+            part = self._parts[channel]
+            self._note_medium(part, registers)
+            times = [register.time for register in registers if register.time is not None]
+            found.append(self._reading(part, registers, max(times, default=telegram.time), arrival))
+        return [mapped for mapped in found if mapped is not None]
+
+    def class_of(self, meter_id: str) -> PhysicalMeterClass:
+        """Return what the meter ``meter_id`` measures, as far as its telegrams have said."""
+        medium = next(part.medium for part in self._parts.values() if part.meter_id == meter_id)
+        return (medium and medium.meter_class) or self._meter_class
+
+    def _reading(
+        self, part: _Part, registers: Sequence[Register], time: datetime | None, arrival: datetime
+    ) -> MappedReading | None:
+        values: dict[str, PropertyValue] = {}
+        for register in registers:
+            value = self._value(part, register, time)
+            if value is not None:
+                values.setdefault(value.property_id, value)
+        if all(value.unit is None for value in values.values()):
+            return None
+        for value in part.static:
+            values.setdefault(value.property_id, value)
+        reading_time = time or self._arrival(part, arrival)
+        property_values = tuple(values.values())
+        return MappedReading(
+            MeterReading(
+                identifier=reading_identifier(part.meter_id, reading_time, property_values),
+                meter_id=part.meter_id,
+                reading_time=reading_time,
+                property_values=property_values,
+            ),
+            has_clock=time is not None,
+        )
+
+    @staticmethod
+    def _arrival(part: _Part, arrival: datetime) -> datetime:
+        """Keep the reading times of a meter without a clock apart, even when the host's clock stands or steps back."""
+        if part.last_time is not None and part.last_time <= arrival + timedelta(seconds=1):
+            arrival = max(arrival, part.last_time + _TICK)
+        part.last_time = arrival
+        return arrival
+
+    def _value(self, part: _Part, register: Register, time: datetime | None) -> PropertyValue | None:
+        try:
+            target = part.targets[register.obis]
+        except KeyError:
+            target = part.targets[register.obis] = self._target(part, register.obis)
+        if target is None or register.value == "":
+            return None
+        definition = target.definition
+        date = register.time if register.time != time else None
+        if isinstance(register.value, str):
+            if definition.kind.may_be_text:
+                return PropertyValue(definition.property_id, text_value=register.value, date=date)
+            self.unmapped.add(register.obis)
+            return None
+        value = register.value if target.factor == 1 else register.value * target.factor
+        if definition.unit is not None and register.unit != definition.unit:
+            try:
+                value = convert(value, register.unit or definition.unit, definition.unit)
+            except BadDataError:
+                self.unmapped.add(register.obis)
+                return None
+        return PropertyValue(definition.property_id, numerical_value=value, unit=definition.unit, date=date)
+
+    def _target(self, part: _Part, obis: Obis) -> _Target | None:
+        rule = self._rules.get(obis)
+        if rule is not None and rule.ignore:
+            return None
+        if rule is not None and rule.property is not None:
+            return _Target(self._require(rule.property), Decimal(rule.factor))
+        if obis[2:5] == _CLOCK or not obis.is_current:
+            return None
+        found = catalogue().for_obis(obis, part.medium or Medium.ELECTRICITY)
+        if found is None:
+            self.unmapped.add(obis)
+        if found is None or (found.kind is Kind.STATIC and rule is None):
+            return None
+        return _Target(found, Decimal(rule.factor if rule else "1"))
+
+    def _require(self, property_id: str) -> OperationalProperty:
+        try:
+            return catalogue().require(property_id)
+        except BadDataError as error:
+            raise SetupError(f"{self._where}: {error}; docs/properties.md lists them") from error
+
+    @staticmethod
+    def _note_medium(part: _Part, registers: Sequence[Register]) -> None:
+        """Learn what a meter behind the first one measures; another one in its place may measure something else."""
+        for register in registers:
+            if register.obis[2:5] == _DEVICE_TYPE and isinstance(register.value, Decimal):
+                medium = medium_of_device_type(int(register.value))
+                if medium is not part.medium:
+                    part.medium = medium
+                    part.targets.clear()
+
+    def _static(self, values: Mapping[str, int | float | str]) -> tuple[PropertyValue, ...]:
+        made = []
+        for property_id, value in values.items():
+            found = self._require(property_id)
+            if isinstance(value, str):
+                made.append(PropertyValue(found.property_id, text_value=value))
+            else:
+                number = Decimal(str(value))
+                made.append(PropertyValue(found.property_id, numerical_value=number, unit=found.unit))
+        return tuple(made)
+
+
+def _rule(rule: str | ObisRule) -> ObisRule:
+    return ObisRule(property=rule) if isinstance(rule, str) else rule

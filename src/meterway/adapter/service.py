@@ -1,0 +1,74 @@
+"""The adapter process: joins sources, mapping, spool and bus."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from meterway.adapter.config import AdapterConfig
+from meterway.adapter.mapping import Mapper
+from meterway.adapter.outlet import Outlet
+from meterway.adapter.reader import LONGEST_DELAY_S, MeterReader
+from meterway.adapter.status import StatusSessions
+from meterway.bus.bus import Delivery
+from meterway.bus.mqtt import MqttBus
+from meterway.core.topics import receipt_topic
+from meterway.delivery.relay import Relay
+from meterway.delivery.spool import Spool
+from meterway.meter.family import load_family
+
+_log = logging.getLogger(__name__)
+
+FAMILY_FOLDERS = (Path("/etc/meterway/families"),)
+"""Families of the site's own; they come before those that Meterway brings."""
+
+
+async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
+    """Read all meters until cancelled; calls ``ready`` once the spool is open and the readers run.
+
+    A broker that is away does not keep it from reading: readings wait in the spool.
+
+    Raises:
+        SetupError: a family or property is unknown, or the spool belongs to another process.
+    """
+    wall = partial(datetime.now, UTC)
+    prepared = []
+    for meter in config.meters:
+        family = load_family(meter.family, FAMILY_FOLDERS)
+        prepared.append((meter, family, Mapper(meter, family)))
+    async with AsyncExitStack() as stack:
+        spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))
+
+        def on_receipt(delivery: Delivery) -> None:
+            relay.on_receipt(delivery.payload)
+            delivery.ack()
+
+        receipts = {receipt_topic(meter_id): on_receipt for _, _, mapper in prepared for meter_id in mapper.meter_ids}
+        bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", receipts))
+        relay = Relay(spool, bus, config.relay)
+        sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
+        outlet = Outlet(spool)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(relay.run(), name=f"meterway.adapter.{config.id}.relay")
+            for meter, family, mapper in prepared:
+                reader = MeterReader(
+                    meter, family, outlet, sessions, mapper=mapper, wall=wall, monotonic=time.monotonic
+                )
+                tasks.create_task(_keep_reading(meter.id, reader), name=f"meterway.adapter.meter.{meter.id}")
+            ready()
+
+
+async def _keep_reading(meter_id: str, reader: MeterReader) -> None:
+    """Read one meter; whatever fails there must not stop the others."""
+    while True:
+        try:
+            await reader.run()
+        except Exception:  # noqa: BLE001 - the last resort of a long-running process
+            _log.exception("! meter %s: reading failed; trying again in %.0f s", meter_id, LONGEST_DELAY_S)
+            await asyncio.sleep(LONGEST_DELAY_S)
+        else:
+            return

@@ -1,0 +1,104 @@
+"""What an adapter says of one meter beside its readings: a retained status with last will, a retained description.
+
+A session of its own for each meter (docs/adr/0002), so that the last will is that meter's own.
+"""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Literal, Self
+
+from meterway.bus.bus import BrokerConfig
+from meterway.bus.mqtt import MqttBus, Will
+from meterway.core import reports
+from meterway.core.errors import TransientError
+from meterway.core.reports import MeterDescription, Status
+from meterway.core.topics import SpecificTopic, smart_meter_topic
+
+State = Literal["online", "waiting", "silent", "offline"]
+
+_STOPPED = "the adapter was stopped"
+_DIED = "the adapter died or lost its broker; this is its last will"
+
+
+class StatusSession:
+    """Publishes the present status and description of one meter; again at every connect."""
+
+    def __init__(self, broker: BrokerConfig, adapter_id: str, meter_id: str, wall: Callable[[], datetime]) -> None:
+        self._wall = wall
+        self._status_topic = smart_meter_topic(meter_id, SpecificTopic.STATUS)
+        self._meter_topic = smart_meter_topic(meter_id, SpecificTopic.METER)
+        self._status = Status(state="waiting", since=wall())
+        self._description: MeterDescription | None = None
+        self._bus = MqttBus(
+            broker,
+            f"{adapter_id}-status-{meter_id}",
+            will=Will(self._status_topic, reports.encode(Status(state="offline", since=wall(), detail=_DIED))),
+            clean_session=True,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._bus.__aenter__()
+        self._bus.on_connect(self._publish_all)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.set("offline", _STOPPED, self._status.counters)
+        await self._bus.__aexit__(kind, error, trace)
+
+    @property
+    def state(self) -> State:
+        return self._status.state
+
+    def set(self, state: State, detail: str | None, counters: dict[str, int]) -> None:
+        """Say how the meter is; ``since`` moves only when the state does."""
+        since = self._status.since if state == self._status.state else self._wall()
+        self._status = Status(state=state, since=since, detail=detail, counters=counters)
+        self._publish(self._status_topic, reports.encode(self._status))
+
+    def describe(self, description: MeterDescription) -> None:
+        """Say what the meter is; does nothing if that is known already."""
+        if description != self._description:
+            self._description = description
+            self._publish(self._meter_topic, reports.encode(description))
+
+    def _publish_all(self) -> None:
+        self._publish(self._status_topic, reports.encode(self._status))
+        if self._description is not None:
+            self._publish(self._meter_topic, reports.encode(self._description))
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        try:
+            self._bus.publish(topic, payload, retain=True)
+        except TransientError:
+            return  # published at the next connect, which says what holds then
+
+
+class StatusSessions:
+    """The sessions of an adapter's meters; each is opened when its meter is first heard of."""
+
+    def __init__(self, broker: BrokerConfig, adapter_id: str, wall: Callable[[], datetime]) -> None:
+        self._broker = broker
+        self._adapter_id = adapter_id
+        self._wall = wall
+        self._open: dict[str, StatusSession] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def of(self, meter_id: str) -> StatusSession:
+        """Return the session of a meter."""
+        session = self._open.get(meter_id)
+        if session is None:
+            session = StatusSession(self._broker, self._adapter_id, meter_id, self._wall)
+            self._open[meter_id] = await self._stack.enter_async_context(session)
+        return session

@@ -1,0 +1,191 @@
+"""``meterway demo``: the whole platform on this machine."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from meterway.cli.output import json_option, print_json, start_logging
+from meterway.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from meterway.demo.count import Count
+    from meterway.demo.platform import Options
+    from meterway.demo.run import Progress, Watcher
+
+_SHOW_INTERVAL_S = 2.0
+
+
+@click.command()
+@click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Stop, count and leave after S seconds.")
+@click.option("--meters", type=click.IntRange(1, 2000), default=4, show_default=True, help="How many virtual meters.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="The meters' time runs X times."
+)
+@click.option("--seed", default="demo", show_default=True, help="The same seed gives the same households.")
+@click.option("--fault", "faults", multiple=True, help="Spoil telegrams, noise=0.01; see `meterway meter virtual`.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the data are kept; else a folder of its own, thrown away at the end if --duration is given.",
+)
+@click.option("--verbose", is_flag=True, help="Show the log of all processes.")
+@json_option
+def demo(
+    *,
+    duration_s: float | None,
+    meters: int,
+    speed: float,
+    seed: str,
+    faults: tuple[str, ...],
+    data_dir: Path | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Start the whole platform with virtual meters: adapter, concentrator, cloud, and a page that ticks.
+
+    Needs nothing: broker and database are embedded, free ports are found. Without --duration it runs until Ctrl-C
+    and keeps its data. DATA-DIR/demo.json says where the page is and how any MQTT client can watch.
+
+    At the end everything is counted end to end; exit code 1 if a reading is missing or stored twice.
+
+    \b
+    Examples:
+      meterway demo
+      meterway demo --duration 60 --meters 50 --speed 10
+      meterway demo --duration 30 --fault noise=0.05 --json
+    """
+    start_logging(level=logging.INFO if verbose else logging.WARNING)
+    with _data_dir(data_dir, keep=duration_s is None or data_dir is not None) as folder:
+        from meterway.demo.platform import Options
+
+        start = _start(folder, duration_s, speed)
+        options = Options(data_dir=folder, meters=meters, speed=speed, seed=seed, faults=faults, start=start)
+        result = asyncio.run(_run(options, duration_s, as_json=as_json))
+        _note_end(folder, start, result[1], speed)
+    sys.exit(1 if result[0].missing or result[0].duplicated else 0)
+
+
+async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -> "tuple[Count, float]":
+    """Run one demo; return what was counted and how long the meters ran."""
+    from meterway.demo.platform import Platform
+    from meterway.demo.run import finish, watching, write_note
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    say = _Narrator(as_json=as_json)
+    say.line("Starting broker, database, cloud, concentrator, meters and adapter ...")
+    since = datetime.now(UTC)
+    async with Platform(options) as platform, watching(platform) as watcher:
+        say.welcome(platform.note(), write_note(platform), duration_s)
+        begun_s = loop.time()
+        while not stop.is_set() and (duration_s is None or loop.time() - begun_s < duration_s):
+            remaining_s = _SHOW_INTERVAL_S if duration_s is None else begun_s + duration_s - loop.time()
+            say.watched(watcher)
+            try:
+                async with asyncio.timeout(max(0.0, min(_SHOW_INTERVAL_S, remaining_s))):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        ran_s = loop.time() - begun_s
+        say.line("Stopping the meters; waiting until all that was said is stored ...")
+        result = await finish(platform, watcher, since, show=say.progress)
+    say.result(result)
+    return result, ran_s
+
+
+class _Narrator:
+    """What a demo says while it runs: for people on stdout; with --json progress on stderr, the result on stdout."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._is_terminal = sys.stderr.isatty() if as_json else sys.stdout.isatty()
+
+    def line(self, text: str) -> None:
+        click.echo(text, err=self._as_json)
+
+    def welcome(self, note: dict[str, object], path: Path, duration_s: float | None) -> None:
+        broker = note["broker"]
+        assert isinstance(broker, dict)  # noqa: S101 - as Platform.note makes it
+        self.line(f"\n  Page     {note['page']}")
+        self.line(f"  Broker   {broker['url']}   (user {broker['username']}, password in {path})")
+        self.line(f"  Data     {note['data_dir']}")
+        self.line("  Bound to this machine only: there is no TLS and no account in this release.\n")
+        self.line(f"Running for {duration_s:g} s." if duration_s else "Running; Ctrl-C stops and counts.")
+
+    def watched(self, watcher: "Watcher") -> None:
+        if self._is_terminal:
+            click.echo(f"\r  {watcher.published} readings published ", nl=False, err=self._as_json)
+
+    def progress(self, progress: "Progress") -> None:
+        self.line(f"  {progress.published} published, {progress.stored} stored")
+
+    def result(self, result: "Count") -> None:
+        if self._as_json:
+            print_json(result)
+            return
+        p50_s, p99_s = result.latency_p50_s, result.latency_p99_s
+        self.line(f"\n  {result.telegrams} telegrams -> {result.published} published -> {result.stored} stored")
+        self.line(f"  missing {result.missing}, duplicated {result.duplicated}, quarantined {result.quarantined}")
+        if p50_s is not None and p99_s is not None:
+            self.line(f"  telegram to committed row: p50 {p50_s * 1000:.0f} ms, p99 {p99_s * 1000:.0f} ms")
+
+
+@contextmanager
+def _data_dir(wanted: Path | None, *, keep: bool) -> Iterator[Path]:
+    """Give the folder for the data, locked against a second demo.
+
+    Raises:
+        SetupError: another demo runs there.
+    """
+    if not keep:
+        with tempfile.TemporaryDirectory(prefix="meterway-demo-", ignore_cleanup_errors=True) as temporary:
+            folder = Path(temporary)
+            folder.chmod(0o711)  # PostgreSQL may run as another user, who must be able to pass
+            yield folder
+        return
+    folder = (wanted or _default_data_dir()).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SetupError(
+                f"a demo runs in {folder} already; see {folder / 'demo.json'}, or give --data-dir"
+            ) from error
+        if shutil.disk_usage(folder).free < 1 << 30:
+            click.echo(f"meterway: less than 1 GiB is free in {folder}", err=True)
+        yield folder
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/meterway/demo")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "meterway" / "demo"
+
+
+def _start(folder: Path, duration_s: float | None, speed: float) -> datetime:
+    """Return the meters' time at the start: such that they end now, and never before where they ended last time."""
+    now = datetime.now(UTC)
+    wanted = now - timedelta(seconds=(duration_s or 0) * (speed - 1)) if speed > 1 else now
+    note = folder / "meters-until"
+    return max(wanted, datetime.fromisoformat(note.read_text())) if note.exists() else wanted
+
+
+def _note_end(folder: Path, start: datetime, ran_s: float, speed: float) -> None:
+    """Remember where the meters' time has come to: the same instant said twice would be the same reading."""
+    until = start + timedelta(seconds=(ran_s + 60) * max(speed, 1.0))
+    (folder / "meters-until").write_text(until.isoformat())

@@ -1,0 +1,195 @@
+"""Starts the platform: broker, cloud, concentrator, virtual meters and adapter, each a process of its own."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from meterway.adapter.config import AdapterConfig, MeterConfig, SerialSource, Source, TcpSource
+from meterway.bus.broker import EmbeddedBroker
+from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig, IngestConfig
+from meterway.concentrator.config import ConcentratorConfig
+from meterway.edge import component
+from meterway.process import ChildProcess, Command
+
+PAGE_PORT = 8420
+"""Where the page is if that port is free; else any free port."""
+
+_FAMILIES = {"p1": "p1-generic", "sml": "sml-generic"}
+_FUTURE_LIMIT_S = 100 * 366 * 86_400
+"""Meters that run faster than time come to tell of the future."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to show."""
+
+    data_dir: Path
+    meters: int = 4
+    speed: float = 1.0
+    seed: str = "demo"
+    faults: Sequence[str] = ()
+    start: datetime | None = None
+    """The meters' time at the start; None is now."""
+    links: Sequence[str] = field(default=("tcp", "pty"))
+    """How the meters are plugged in; the kinds of links take turns."""
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    """A line of ``meterway meter virtual --json``."""
+
+    meter_id: str
+    kind: str
+    address: str
+
+
+class Platform:
+    """The running platform. Every process is started again when it dies; its data lie in ``options.data_dir``."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._folder = options.data_dir / "config"
+        self._stack = AsyncExitStack()
+        self._meters = AsyncExitStack()
+        self.broker = EmbeddedBroker(options.data_dir / "broker")
+        self.processes: dict[str, ChildProcess] = {}
+        self.meter_ids: list[str] = []
+        self.page_url = ""
+        self.ledgers: list[Path] = []
+
+    async def __aenter__(self) -> Self:
+        """Start everything, in the order of the data's way back: who receives is there before who sends.
+
+        Raises:
+            SetupError: something cannot be started; says what.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            await self._stack.enter_async_context(self.broker)
+            await self._start_cloud()
+            await self._start_concentrator()
+            await self._start_meters()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        """Stop in the direction of the data: who sends goes first."""
+        await self._meters.aclose()
+        await self._stack.aclose()
+
+    async def stop_meters(self) -> None:
+        """Let the virtual meters end after a whole telegram; all else goes on."""
+        await self._meters.aclose()
+
+    def note(self) -> dict[str, object]:
+        """Return what ``demo.json`` says: where to look, and how to watch with any MQTT client."""
+        observer = self.broker.config("observer")
+        password_file = observer.password_file
+        return {
+            "page": self.page_url,
+            "api": f"{self.page_url}v1/",
+            "broker": {
+                "url": observer.url,
+                "username": observer.username,
+                "password": password_file.read_text().strip() if password_file else "",
+            },
+            "meters": self.meter_ids,
+            "data_dir": str(self.options.data_dir),
+            "pid": os.getpid(),
+        }
+
+    async def _run(self, stack: AsyncExitStack, command: Command) -> ChildProcess:
+        process = await stack.enter_async_context(ChildProcess(command))
+        self.processes[command.name] = process
+        return process
+
+    async def _start_cloud(self) -> None:
+        port = _free_port(PAGE_PORT)
+        config = CloudConfig(
+            broker=self.broker.config(),
+            database=DatabaseConfig(embedded=self.options.data_dir / "postgres"),
+            http=HttpConfig(port=port),
+            ingest=IngestConfig(future_limit_s=_FUTURE_LIMIT_S),
+        )
+        await self._run(self._stack, component("cloud", config, self._folder))
+        self.page_url = f"http://127.0.0.1:{port}/"
+
+    async def _start_concentrator(self) -> None:
+        broker = self.broker.config()
+        spool_dir = self.options.data_dir / "spool" / "concentrator"
+        config = ConcentratorConfig(id="demo", local=broker, cloud=broker, spool_dir=spool_dir)
+        await self._run(self._stack, component("concentrator", config, self._folder))
+
+    async def _start_meters(self) -> None:
+        """Start the meters and the adapter that reads them; the adapter outlives the meters."""
+        links = list(self.options.links)[: self.options.meters]
+        counts = [len(range(position, self.options.meters, len(links))) for position in range(len(links))]
+        meters: list[MeterConfig] = []
+        for link, meter_count in zip(links, counts, strict=True):
+            process = await self._run(self._meters, self._virtual_meters(link, meter_count))
+            offers = msgspec.convert(process.ready_message["meters"], list[_Offer])
+            meters.extend(_meter_config(offer) for offer in offers)
+        self.meter_ids = [meter.id for meter in meters]
+        adapter = AdapterConfig(
+            id="demo",
+            meters=tuple(meters),
+            broker=self.broker.config(),
+            spool_dir=self.options.data_dir / "spool" / "adapter",
+        )
+        await self._run(self._stack, component("adapter", adapter, self._folder))
+
+    def _virtual_meters(self, link: str, meter_count: int) -> Command:
+        options = self.options
+        ledger = options.data_dir / f"ledger-{link}.jsonl"
+        ledger.unlink(missing_ok=True)
+        self.ledgers.append(ledger)
+        arguments = [sys.executable, "-m", "meterway", "meter", "virtual", "--json", f"--{link}"]
+        if link == "tcp":
+            arguments.append("0")
+        arguments += ["--kind", "p1", "--kind", "sml", "--count", str(meter_count), "--speed", str(options.speed)]
+        arguments += ["--seed", f"{options.seed}-{link}", "--ledger", str(ledger)]
+        arguments += ["--start", (options.start or datetime.now(UTC)).isoformat()]
+        for fault in options.faults:
+            arguments += ["--fault", fault]
+        return Command(name=f"meters-{link}", arguments=arguments)
+
+
+def _meter_config(offer: _Offer) -> MeterConfig:
+    source: Source
+    if offer.address.startswith("tcp://"):
+        parts = urlsplit(offer.address)
+        source = TcpSource(host=parts.hostname or "", port=parts.port or 0)
+    else:
+        source = SerialSource(port=Path(offer.address))
+    return MeterConfig(
+        id=offer.meter_id, family=_FAMILIES[offer.kind], source=source, timezone="Europe/Vienna", watchdog_s=15
+    )
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            number: int = probe.getsockname()[1]
+            return number
+    return 0

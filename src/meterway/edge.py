@@ -1,0 +1,110 @@
+"""Adapters and concentrator on one device, from one file; joined by a broker of the device's own.
+
+Each adapter and the concentrator is a process of its own; this one writes their configurations, starts and watches
+them. It carries no data.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from meterway.adapter.config import AdapterConfig, MeterConfig
+from meterway.bus.broker import EmbeddedBroker
+from meterway.bus.bus import BrokerConfig
+from meterway.concentrator.config import ConcentratorConfig
+from meterway.core.config import dump_config
+from meterway.delivery.config import RelayConfig
+from meterway.process import ChildProcess, Command
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table; a key that is not listed is an error."""
+
+
+class EdgeConcentrator(_Table, frozen=True):
+    """The concentrator of this device."""
+
+    id: str
+    """The concentrator id, as it stands in topics."""
+    cloud: BrokerConfig
+    """The cloud's broker."""
+    relay: RelayConfig = RelayConfig()
+    """`confirm = "broker"` is for a cloud that sends no receipts."""
+
+
+class EdgeAdapter(_Table, frozen=True):
+    """One adapter process."""
+
+    id: str
+    """The adapter's name, unique on this device."""
+    meters: tuple[MeterConfig, ...]
+    """The meters it reads, each a `[[adapters.meters]]` table as in an adapter's own configuration."""
+
+
+class EdgeConfig(_Table, frozen=True):
+    """One device."""
+
+    data_dir: Path
+    """Where the broker's store and all spools live; it must survive a restart of the machine."""
+    concentrator: EdgeConcentrator
+    adapters: tuple[EdgeAdapter, ...]
+    broker: BrokerConfig | None = None
+    """The broker that joins adapters and concentrator on this device; left out: an embedded one is started."""
+
+    def __post_init__(self) -> None:
+        ids = [adapter.id for adapter in self.adapters]
+        if repeated := {each for each in ids if ids.count(each) > 1}:
+            raise ValueError(f"adapter id {min(repeated)} stands twice; every adapter has its own")
+
+
+def adapter_config(config: EdgeConfig, adapter: EdgeAdapter, broker: BrokerConfig) -> AdapterConfig:
+    """Return the configuration of one adapter process."""
+    spool_dir = config.data_dir / "spool" / f"adapter-{adapter.id}"
+    return AdapterConfig(id=adapter.id, meters=adapter.meters, broker=broker, spool_dir=spool_dir)
+
+
+def concentrator_config(config: EdgeConfig, broker: BrokerConfig) -> ConcentratorConfig:
+    """Return the configuration of the concentrator process."""
+    concentrator = config.concentrator
+    return ConcentratorConfig(
+        id=concentrator.id,
+        local=broker,
+        cloud=concentrator.cloud,
+        spool_dir=config.data_dir / "spool" / "concentrator",
+        relay=concentrator.relay,
+    )
+
+
+def component(name: str, config: msgspec.Struct, folder: Path) -> Command:
+    """Return how to run the component ``name`` (``cloud``) with ``config``, which is written into ``folder``."""
+    component_name, _, _ = name.partition("-")
+    path = folder / f"{name}.toml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    arguments = [sys.executable, "-m", "meterway", component_name, "--config", str(path), "--json"]
+    return Command(name=name, arguments=arguments)
+
+
+async def run(config: EdgeConfig, *, ready: Callable[[], None]) -> None:
+    """Run until cancelled; calls ``ready`` once all processes are.
+
+    Raises:
+        SetupError: a process cannot be started.
+    """
+    folder = config.data_dir / "config"
+    folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        broker = config.broker
+        if broker is None:
+            embedded = await stack.enter_async_context(EmbeddedBroker(config.data_dir / "broker"))
+            broker = embedded.config()
+        parts: dict[str, msgspec.Struct] = {"concentrator": concentrator_config(config, broker)}
+        for adapter in config.adapters:
+            parts[f"adapter-{adapter.id}"] = adapter_config(config, adapter, broker)
+        for name, part in parts.items():
+            await stack.enter_async_context(ChildProcess(component(name, part, folder)))
+        ready()
+        await asyncio.Event().wait()
