@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_intervals_are_a_set_of_numbers(pairs: list[tuple[int, int]]) -> None:
         model |= set(range(start, end))
         kept = list(intervals)
         assert {number for low, high in kept for number in range(low, high)} == model
-        assert all(a[1] < b[0] for a, b in zip(kept, kept[1:], strict=False))
+        assert all(a[1] < b[0] for a, b in pairwise(kept))
     assert intervals.end == max(model, default=-1) + 1
     for number in range(75):
         assert (number in intervals) == (number in model)

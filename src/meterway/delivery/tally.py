@@ -42,8 +42,9 @@ class Tally:
         Raises:
             SetupError: ``topic`` is one more than ``LIMIT_TOPICS``.
         """
-        known = topic in self._durable or topic in self._pending
-        if not known and len(self._durable.keys() | self._pending.keys()) >= LIMIT_TOPICS:
+        # Counting the union of the two is slow, so it is done near the bound only.
+        near = len(self._durable) + len(self._pending) >= LIMIT_TOPICS
+        if near and topic not in (known := self._durable.keys() | self._pending.keys()) and len(known) >= LIMIT_TOPICS:
             raise SetupError(
                 f"a spool counts at most {LIMIT_TOPICS} topics and {topic!r} is one more; "
                 "spread the meters over several adapters"
