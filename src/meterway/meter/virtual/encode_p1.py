@@ -42,11 +42,6 @@ def p1_number(code: str, value: int, digits: int, decimals: int, unit: str, *, t
     return P1Line(code, f"{time}({number:0{digits + bool(decimals)}f}*{unit})", number)
 
 
-def p1_count(code: str, value: int, digits: int) -> P1Line:
-    """Return a line with a whole number that has no unit."""
-    return P1Line(code, f"({value:0{digits}d})", Decimal(value))
-
-
 def p1_text(code: str, text: str) -> P1Line:
     """Return a line with a text, which P1 sends as hex digits."""
     return P1Line(code, f"({text.encode('ascii').hex().upper()})")

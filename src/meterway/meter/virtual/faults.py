@@ -7,7 +7,8 @@
     silence    this telegram and some after it are not sent
 
 A spoilt telegram is spoilt for certain: the changed bytes lie under the checksum, and a CRC of 16 bits detects
-every error burst of 16 bits.
+every error burst of 16 bits. In SML the list of values has a checksum of its own, by which a reader may save it from
+a damaged frame; so garble and cut hit the list, and checksum makes both wrong.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,12 @@ _PARTS: Final = 1 << 32
 _NOISE_LIMIT_BYTES: Final = 48
 _SILENCE: Final = (3, 30)
 """The fewest and the most telegrams in a row that a silence swallows."""
+
+_CLOSE_HEAD_BYTES: Final = 10
+"""From the beginning of the SML close message to the tag in it."""
+
+_LIST_END_BYTES: Final = 4
+"""The checksum of the SML list message with its type, and the end of the message."""
 
 _STARTS: Final = b"/!\x1b"
 """Bytes that begin or end a telegram: not in noise, which could otherwise hide the whole telegram behind it."""
@@ -106,7 +113,7 @@ def _spoil(telegram: bytes, fault: FaultName | None, drawn: bytes, kind: Kind) -
         case FaultName.GARBLE:
             return _garble(telegram, drawn, kind)
         case FaultName.CUT:
-            return telegram[: _place(drawn, 1, len(telegram) - 4)]
+            return telegram[: _place(drawn, 1, _covered(telegram, kind)[1])]
         case FaultName.CHECKSUM:
             return _wrong_checksum(telegram, drawn, kind)
         case FaultName.SILENCE:
@@ -115,14 +122,23 @@ def _spoil(telegram: bytes, fault: FaultName | None, drawn: bytes, kind: Kind) -
             return telegram
 
 
+def _covered(telegram: bytes, kind: Kind) -> tuple[int, int]:
+    """Return where the bytes begin and end that carry the values and are under every checksum."""
+    if kind is Kind.P1:
+        return 1, telegram.rindex(b"!")
+    list_tag = telegram.index(b"\x72\x63\x07\x01\x77")
+    close_tag = telegram.rindex(b"\x72\x63\x02\x01\x71")
+    return list_tag, close_tag - _CLOSE_HEAD_BYTES - _LIST_END_BYTES
+
+
 def _place(drawn: bytes, first: int, end: int) -> int:
     return first + int.from_bytes(drawn[8:12], "big") % (end - first)
 
 
 def _garble(telegram: bytes, drawn: bytes, kind: Kind) -> bytes:
     """Change up to two neighbouring bytes that the checksum covers."""
-    body = (1, telegram.rindex(b"!") - 2) if kind is Kind.P1 else (8, len(telegram) - 10)
-    place = _place(drawn, *body)
+    first, end = _covered(telegram, kind)
+    place = _place(drawn, first, end - 1)
     spoilt = bytearray(telegram)
     for at, change in ((place, drawn[4] or 1), (place + 1, drawn[5])):
         spoilt[at] ^= change
@@ -135,4 +151,9 @@ def _wrong_checksum(telegram: bytes, drawn: bytes, kind: Kind) -> bytes:
     wrong = int.from_bytes(drawn[4:6], "big") or 1
     if kind is Kind.P1:
         return telegram[:-6] + b"%04X\r\n" % (int(telegram[-6:-2], 16) ^ wrong)
-    return telegram[:-2] + (int.from_bytes(telegram[-2:], "big") ^ wrong).to_bytes(2, "big")
+    spoilt = bytearray(telegram)
+    list_checksum = _covered(telegram, kind)[1] + 1
+    for at in (list_checksum, len(telegram) - 2):
+        spoilt[at] ^= wrong >> 8
+        spoilt[at + 1] ^= wrong & 0xFF
+    return bytes(spoilt)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from meterway.core.errors import SetupError
 from meterway.meter.virtual.counters import Counters
 
@@ -34,11 +36,31 @@ Moved = Callable[[bool, int], None]
 """Called when a reader came (True) or went (False), with the bytes it left unread."""
 
 
+class TcpAddress(msgspec.Struct, frozen=True, tag="tcp"):
+    """Where a reader connects; printed as ``tcp://127.0.0.1:8001``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+class SerialAddress(msgspec.Struct, frozen=True, tag="serial"):
+    """The device that a reader opens."""
+
+    port: str
+
+    def __str__(self) -> str:
+        return self.port
+
+
 class Link(Protocol):
     """The line of one meter."""
 
-    address: str
-    """As an adapter's configuration names it: ``tcp://127.0.0.1:8001`` or ``/dev/pts/7``."""
+    @property
+    def address(self) -> TcpAddress | SerialAddress: ...
 
     def awaited(self, now_s: float) -> bool:
         """Tell whether someone reads and can take a telegram; ``now_s`` is monotonic."""
@@ -60,7 +82,7 @@ class TcpLink:
         self._server = server
         self._readers = readers
         host, port = server.sockets[0].getsockname()[:2]
-        self.address = f"tcp://{host}:{port}"
+        self.address = TcpAddress(host, port)
 
     @classmethod
     async def open(cls, host: str, port: int, counters: Counters, moved: Moved) -> "TcpLink":
@@ -181,7 +203,7 @@ class PtyLink:
                 alias.symlink_to(self.device)
         except OSError as error:
             raise SetupError(f"cannot make a pty{f' with alias {alias}' if alias else ''}: {error}") from error
-        self.address = str(alias) if alias else self.device
+        self.address = SerialAddress(str(alias) if alias else self.device)
         self._poll = select.poll()
         self._poll.register(self._master, 0)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from meterway.core.obis import Obis
 from meterway.meter.virtual.electrical import Phase, Phases
-from meterway.meter.virtual.encode_p1 import P1Line, encode_p1, p1_count, p1_number, p1_text, p1_time
+from meterway.meter.virtual.encode_p1 import P1Line, encode_p1, p1_number, p1_text, p1_time
 from meterway.meter.virtual.encode_sml import (
     UNIT_A,
     UNIT_HZ,
@@ -29,6 +29,8 @@ _NAMESPACE = UUID("7c0a3f52-5d0e-4b0a-9c53-2f6f3a1d8e11")
 _WS_PER_WH: Final = 3600
 _WS_PER_TENTH_WH: Final = 360
 _ML_PER_L: Final = 1000
+GAS_CHANNEL: Final = 1
+WATER_CHANNEL: Final = 2
 _GAS, _WATER = 3, 7
 """Device types of EN 13757-3."""
 _INSTALLED_S = 1_577_836_800
@@ -65,6 +67,11 @@ def meter_id(seed: str, index: int) -> str:
     return str(uuid5(_NAMESPACE, f"{seed}/{index}"))
 
 
+def channel_meter_id(seed: str, index: int, channel: int) -> str:
+    """Return the id of the meter behind the ``index``-th: the gas meter (channel 1) or the water meter (2)."""
+    return str(uuid5(_NAMESPACE, f"{seed}/{index}/channel/{channel}"))
+
+
 class _Voice(Protocol):
     """What differs between the protocols."""
 
@@ -83,6 +90,11 @@ class VirtualMeter:
 
     def __init__(self, kind: Kind, seed: str, index: int, *, zone: tzinfo = UTC, build: Build = DEFAULT_BUILD) -> None:
         self.kind = kind
+        self.channels: dict[int, str] = {}
+        """The meters behind this one: M-Bus channel to meter id."""
+        if kind is Kind.P1:
+            present = ((GAS_CHANNEL, build.gas), (WATER_CHANNEL, build.water))
+            self.channels = {number: channel_meter_id(seed, index, number) for number, there in present if there}
         self.meter_id = meter_id(seed, index)
         self.serial = index + 1
         """Part of the equipment identifiers that the meter sends."""
@@ -116,8 +128,8 @@ class _P1Voice:
         self._build = build
         self._identification = f"MWY5\\2VIRTUAL-{build.phases}PH"
         self._equipment = p1_text("0-0:96.1.1", f"MWYE{serial:012d}")
-        self._gas_head = _channel_head(1, _GAS, f"MWYG{serial:012d}")
-        self._water_head = _channel_head(2, _WATER, f"MWYW{serial:012d}")
+        self._gas_head = _channel_head(GAS_CHANNEL, _GAS, f"MWYG{serial:012d}")
+        self._water_head = _channel_head(WATER_CHANNEL, _WATER, f"MWYW{serial:012d}")
         self._channels: tuple[tuple[int, int], list[P1Line]] = ((-1, -1), [])
 
     def speak(self, instant_s: int) -> tuple[bytes, dict[str, Decimal]]:
@@ -134,7 +146,7 @@ class _P1Voice:
         yield p1_number("1-0:1.8.2", now.import_normal_ws // _WS_PER_WH, 9, 3, "kWh")
         yield p1_number("1-0:2.8.1", now.export_low_ws // _WS_PER_WH, 9, 3, "kWh")
         yield p1_number("1-0:2.8.2", now.export_normal_ws // _WS_PER_WH, 9, 3, "kWh")
-        yield p1_count("0-0:96.14.0", 2 if self._household.normal_tariff(instant_s) else 1, 4)
+        yield P1Line("0-0:96.14.0", "(0002)" if self._household.normal_tariff(instant_s) else "(0001)")
         yield p1_number("1-0:1.7.0", now.import_w, 5, 3, "kW")
         yield p1_number("1-0:2.7.0", now.export_w, 5, 3, "kW")
         yield from _QUIET_LINES
@@ -155,9 +167,12 @@ class _P1Voice:
         if self._channels[0] != read_s:
             lines: list[P1Line] = []
             if build.gas:
-                lines += [*self._gas_head, self._volume(1, read_s[0], self._household.gas_ml(read_s[0]))]
+                lines += [*self._gas_head, self._volume(GAS_CHANNEL, read_s[0], self._household.gas_ml(read_s[0]))]
             if build.water:
-                lines += [*self._water_head, self._volume(2, read_s[1], self._household.water_ml(read_s[1]))]
+                lines += [
+                    *self._water_head,
+                    self._volume(WATER_CHANNEL, read_s[1], self._household.water_ml(read_s[1])),
+                ]
             self._channels = (read_s, lines)
         return self._channels[1]
 

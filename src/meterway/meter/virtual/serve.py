@@ -15,8 +15,8 @@ from meterway.core.errors import SetupError
 from meterway.meter.virtual.counters import Counters
 from meterway.meter.virtual.faults import FaultName, Faults, Sending
 from meterway.meter.virtual.ledger import Ledger, LedgerLine
-from meterway.meter.virtual.links import Link, PtyLink, TcpLink
-from meterway.meter.virtual.meter import DEFAULT_BUILD, Build, Kind, VirtualMeter
+from meterway.meter.virtual.links import Link, PtyLink, SerialAddress, TcpAddress, TcpLink
+from meterway.meter.virtual.meter import DEFAULT_BUILD, GAS_CHANNEL, Build, Kind, VirtualMeter
 from meterway.meter.virtual.statement import Statement
 
 LATE_LIMIT_S: Final = 2.0
@@ -61,6 +61,14 @@ class Run:
     ledger: Path | None = None
 
 
+class OfferedChannel(msgspec.Struct, frozen=True):
+    """A meter behind another, on an M-Bus channel of its P1 port."""
+
+    channel: int
+    meter_id: str
+    medium: Literal["gas", "water"]
+
+
 class Offer(msgspec.Struct, frozen=True):
     """Where one meter can be read."""
 
@@ -68,8 +76,11 @@ class Offer(msgspec.Struct, frozen=True):
     kind: str
     address: str
     """``tcp://127.0.0.1:8001``, or the path of a pty."""
+    source: TcpAddress | SerialAddress
+    """The same as the ``source`` table of an adapter's configuration."""
     interval_s: float
     """On the wall: the interval of the meter divided by the speed."""
+    channels: tuple[OfferedChannel, ...] = ()
 
 
 async def serve(run: Run, ready: Callable[[list[Offer]], None], stop: asyncio.Event) -> Counters:
@@ -82,19 +93,18 @@ async def serve(run: Run, ready: Callable[[list[Offer]], None], stop: asyncio.Ev
     """
     if run.tcp_port and run.tcp_port + run.count - 1 > _PORT_LIMIT:
         raise SetupError(f"{run.count} ports from {run.tcp_port} on exceed {_PORT_LIMIT}; --tcp 0 takes free ports")
-    counters = Counters()
-    lines: list[_Line] = []
     with Ledger(run.ledger) as ledger:
+        serving = _Serving(run, ledger)
         try:
             for index in range(run.count):
-                lines.append(await _open(run, index, ledger, counters))  # noqa: PERF401 - what is open must be closed
-            ready([line.offer(run) for line in lines])
-            await _keep_time(run, lines, ledger, counters, stop)
-            await _drain(lines, counters)
+                await serving.open(index)
+            ready([line.offer(run) for line in serving.lines])
+            await serving.keep_time(stop)
+            await serving.drain()
         finally:
-            for line in lines:
+            for line in serving.lines:
                 await line.link.close()
-    return counters
+    return serving.counters
 
 
 class _Line:
@@ -108,7 +118,17 @@ class _Line:
         self._counters = counters
 
     def offer(self, run: Run) -> Offer:
-        return Offer(self.meter.meter_id, self.meter.kind, self.link.address, run.interval_s / run.speed)
+        return Offer(
+            meter_id=self.meter.meter_id,
+            kind=self.meter.kind,
+            address=str(self.link.address),
+            source=self.link.address,
+            interval_s=run.interval_s / run.speed,
+            channels=tuple(
+                OfferedChannel(number, channel_id, "gas" if number == GAS_CHANNEL else "water")
+                for number, channel_id in self.meter.channels.items()
+            ),
+        )
 
     def tick(self, instant_s: int, now_s: float) -> None:
         """Send the telegram of an instant, if there is someone to read it."""
@@ -162,64 +182,68 @@ def _telegram_line(state: Literal["whole", "spoilt", "silent"], statement: State
     )
 
 
-async def _open(run: Run, index: int, ledger: Ledger, counters: Counters) -> _Line:
-    kind = run.kinds[index % len(run.kinds)]
-    meter = VirtualMeter(kind, run.seed, index, zone=run.zone, build=run.build)
-    faults = Faults(run.faults, kind, run.seed, index)
+class _Serving:
+    """All meters of a run, and their time."""
 
-    def moved(came: bool, unread_bytes: int) -> None:  # noqa: FBT001 - one meaning, see links.Moved
-        ledger.add(
-            LedgerLine(
-                meter_id=meter.meter_id,
-                state="joined" if came else "left",
-                sent_time_s=time.time(),
-                unread_bytes=unread_bytes,
-            )
-        )
+    def __init__(self, run: Run, ledger: Ledger) -> None:
+        self.counters = Counters()
+        self.lines: list[_Line] = []
+        self._run = run
+        self._ledger = ledger
+        self._start_s = int(time.time()) if run.start_s is None else run.start_s
 
-    link: Link
-    if run.tcp_port is None:
-        alias = run.alias_folder / meter.meter_id if run.alias_folder else None
-        link = PtyLink(counters, moved, alias)
-    else:
-        link = await TcpLink.open(run.host, run.tcp_port and run.tcp_port + index, counters, moved)
-    return _Line(meter, link, faults, ledger, counters)
+    async def open(self, index: int) -> None:
+        run = self._run
+        kind = run.kinds[index % len(run.kinds)]
+        meter = VirtualMeter(kind, run.seed, index, zone=run.zone, build=run.build)
+        meter.household.electricity(self._start_s)  # a wrong start shows now, and the first telegram need not wait
+        link = await self._link(index, meter.meter_id)
+        faults = Faults(run.faults, kind, run.seed, index)
+        self.lines.append(_Line(meter, link, faults, self._ledger, self.counters))
 
+    async def _link(self, index: int, meter_id: str) -> Link:
+        run = self._run
 
-async def _keep_time(run: Run, lines: list[_Line], ledger: Ledger, counters: Counters, stop: asyncio.Event) -> None:
-    """Have every meter speak at its instants; spread them evenly over the interval."""
-    clock = asyncio.get_running_loop().time
-    interval_s = run.interval_s
-    start_s = int(time.time()) if run.start_s is None else run.start_s
-    first_s = start_s + -start_s % interval_s
-    begun_s = clock()
-    end_s = begun_s + run.duration_s if run.duration_s is not None else float("inf")
-    step_s = interval_s / run.speed
-    due = [(begun_s + step_s * index / len(lines), index) for index in range(len(lines))]
-    turns = [0] * len(lines)
-    heapq.heapify(due)
-    while not stop.is_set():
-        now_s = clock()
-        if now_s >= end_s:
-            return
-        for _ in range(_BATCH_LIMIT):
-            due_s, index = due[0]
-            if due_s > now_s:
-                break
-            late = int((now_s - due_s) / step_s) if now_s - due_s > LATE_LIMIT_S else 0
-            counters.ticks_skipped += late
-            turn = turns[index] + late
-            lines[index].tick(first_s + turn * interval_s, now_s)
-            turns[index] = turn + 1
-            heapq.heapreplace(due, (due_s + (late + 1) * step_s, index))
-        ledger.flush()
-        shortest_s, longest_s = _NAP_S
-        await asyncio.sleep(min(max(due[0][0] - clock(), shortest_s), longest_s))
+        def moved(came: bool, unread_bytes: int) -> None:  # noqa: FBT001 - one meaning, see links.Moved
+            state: Literal["joined", "left"] = "joined" if came else "left"
+            self._ledger.add(LedgerLine(meter_id, state, time.time(), unread_bytes=unread_bytes))
 
+        if run.tcp_port is None:
+            return PtyLink(self.counters, moved, run.alias_folder / meter_id if run.alias_folder else None)
+        return await TcpLink.open(run.host, run.tcp_port and run.tcp_port + index, self.counters, moved)
 
-async def _drain(lines: list[_Line], counters: Counters) -> None:
-    clock = asyncio.get_running_loop().time
-    end_s = clock() + STOP_LIMIT_S
-    while any(line.link.busy for line in lines) and clock() < end_s:  # noqa: ASYNC110 - many lines, no common event
-        await asyncio.sleep(_NAP_S[0])
-    counters.telegrams_cut_by_stop += sum(line.link.busy for line in lines)
+    async def keep_time(self, stop: asyncio.Event) -> None:
+        """Have every meter speak at its instants; spread them evenly over the interval."""
+        run, clock = self._run, asyncio.get_running_loop().time
+        first_s = self._start_s + -self._start_s % run.interval_s
+        begun_s = clock()
+        end_s = begun_s + run.duration_s if run.duration_s is not None else float("inf")
+        step_s = run.interval_s / run.speed
+        due = [(begun_s + step_s * index / run.count, index) for index in range(run.count)]
+        turns = [0] * run.count
+        while not stop.is_set() and (now_s := clock()) < end_s:
+            for _ in range(_BATCH_LIMIT):
+                due_s, index = due[0]
+                if due_s > now_s:
+                    break
+                late = int((now_s - due_s) / step_s) if now_s - due_s > LATE_LIMIT_S else 0
+                self.counters.ticks_skipped += late
+                turn = turns[index] + late
+                self.lines[index].tick(first_s + turn * run.interval_s, now_s)
+                turns[index] = turn + 1
+                heapq.heapreplace(due, (due_s + (late + 1) * step_s, index))
+            self._ledger.flush()
+            shortest_s, longest_s = _NAP_S
+            await asyncio.sleep(min(max(due[0][0] - clock(), shortest_s), longest_s))
+
+    async def drain(self) -> None:
+        """Wait until every reader has taken the end of its telegram, but not for ever."""
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + STOP_LIMIT_S
+        while self._busy and clock() < end_s:  # noqa: ASYNC110 - many lines, no common event
+            await asyncio.sleep(_NAP_S[0])
+        self.counters.telegrams_cut_by_stop += self._busy
+
+    @property
+    def _busy(self) -> int:
+        return sum(line.link.busy for line in self.lines)
