@@ -48,6 +48,8 @@ class ReadingAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     meter_id: str
     sequence_number: int | None
     fault_code: str | None
+    stored_time: datetime
+    """When it was written here, in UTC; how late it came is the difference."""
     property_values: tuple[PropertyAnswer, ...]
 
 
@@ -79,6 +81,7 @@ def reading_answer(row: Row, names: frozenset[str]) -> ReadingAnswer:
         meter_id=str(row["meter_id"]),
         sequence_number=_integer(row["sequence_number"]),
         fault_code=_text(row["fault_code"]),
+        stored_time=_time(row["stored_time"]),
         property_values=property_answers(row, names),
     )
 

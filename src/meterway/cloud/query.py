@@ -157,7 +157,7 @@ def select_readings(
     """Return the statement for at most ``limit`` readings, in order.
 
     Columns: meter_id, meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_ids, units,
-    numerical_values, text_values, dates.
+    numerical_values, text_values, dates, stored_time.
     Each meter is read along its primary key and contributes at most ``offset + limit`` rows, so the cost is bounded
     by the page, not by the table. ``meter_key`` narrows to one meter, for the bulk download.
     """
@@ -175,7 +175,7 @@ def select_readings(
         # Only placeholders and our own words are put in.
         f"""
         select m.meter_id, m.meter_key, x.reading_time, x.reading_identifier, x.sequence_number, x.fault_code,
-               x.property_ids, x.units, x.numerical_values, x.text_values, x.dates
+               x.property_ids, x.units, x.numerical_values, x.text_values, x.dates, x.stored_time
           from (select meter_id, meter_key from meter where {meters}) m
          cross join lateral (
                select r.*, s.property_ids, s.units
