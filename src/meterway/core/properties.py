@@ -17,7 +17,7 @@ What the catalogue says otherwise than the public specification is in ``core/dat
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -123,6 +123,8 @@ class OperationalProperty:
     """The codes it comes from."""
     aliases: tuple[str, ...] = ()
     """Other ids that are accepted for it."""
+    unit_spellings: Mapping[str | None, str | None] = field(default_factory=dict, repr=False, compare=False)
+    """Every accepted spelling of a unit, with the canonical one; None and "" for no unit where there is none."""
 
     @property
     def unit(self) -> str | None:
@@ -136,13 +138,16 @@ class OperationalProperty:
             BadDataError: a unit that is unknown, missing, or of another dimension than the allowed ones
                 (reason ``bad-unit``).
         """
-        spellings = _spellings(self.allowed_units)
-        if unit in spellings:
-            return spellings[unit]
+        try:
+            return self.unit_spellings[unit]
+        except KeyError:
+            raise self._bad_unit(unit) from None
+
+    def _bad_unit(self, unit: str | None) -> BadDataError:
         names = ", ".join(self.allowed_units) or "none"
         if unit is None or unit in _NO_UNIT:
-            raise BadDataError(f"{self.property_id} needs a unit: {names}", reason="bad-unit")
-        raise BadDataError(
+            return BadDataError(f"{self.property_id} needs a unit: {names}", reason="bad-unit")
+        return BadDataError(
             f"{unit[:_LIMIT_UNIT_CHARACTERS]!r} is no unit of {self.property_id}, which has {names}", reason="bad-unit"
         )
 
@@ -193,7 +198,7 @@ class Catalogue:
         self._by_channel: dict[tuple[Medium, str], OperationalProperty] = {}
         for definition, channel in entries:
             self._all.append(definition)
-            for name in (definition.property_id, *definition.aliases):
+            for name in _names(definition):
                 if self._by_id.setdefault(name, definition) is not definition:
                     raise ValueError(f"{name} is the id of {definition.property_id} and of another property")
             for code in definition.obis:
@@ -278,6 +283,13 @@ _LAST_CHANNEL = 64
 """Group B up to 64 numbers channels; above it belongs to utilities and makers (EN 62056-6-1)."""
 
 
+def _names(definition: OperationalProperty) -> Iterator[str]:
+    """Yield the ids under which a property is found at once; other forms of its codes are parsed."""
+    yield definition.property_id
+    yield from definition.aliases
+    yield from (code.reduced for code in definition.obis if code.a == 1 and code.is_current)
+
+
 def _has_channels(obis: Obis) -> bool:
     return obis.a == 1 or 4 <= obis.a <= 9  # noqa: PLR2004
 
@@ -309,6 +321,7 @@ def _load(medium: Medium) -> Iterator[tuple[OperationalProperty, tuple[str, ...]
                 allowed_units=entry.units,
                 obis=tuple(map(Obis.parse, entry.obis)) or _implied_codes(property_id),
                 aliases=entry.aliases,
+                unit_spellings=_spellings(entry.units),
             ),
             entry.channel,
         )

@@ -1,0 +1,89 @@
+"""Identifiers and digests of readings: by what a reading is known, and whether two of them say the same.
+
+Both are over the *value* of numbers: 1.0 and 1.00 are the same content, and so are 0 and -0; 1 kWh and 1000 Wh are
+not, since each is what its sender said. Instants count, not the offsets they are written with. The order of the
+values does not count. None covers the sequence number, so the same telegram read twice is the same reading.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from meterway.core.reading import MeterReading, PropertyValue
+
+CONTENT_DIGEST_BYTES: Final = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ALL_DIGITS = Context(prec=100)
+"""More digits than ``wire`` lets a number have, so that nothing is rounded away."""
+
+_encoder = msgspec.json.Encoder()
+
+_Canonical = tuple[str, str | None, str | None, str | None, int | None]
+
+
+def reading_identifier(meter_id: str, reading_time: datetime, property_values: Sequence[PropertyValue]) -> UUID:
+    """Return the identifier of a reading, in the layout of UUID version 7 (RFC 9562, 5.7).
+
+    Its first 48 bits are the Unix time of ``reading_time`` (aware, after 1970) in milliseconds, so that identifiers
+    sort by time. The others are a hash of the meter, the exact time and the values.
+    """
+    return _timed_uuid(reading_time, b"reading", (meter_id, _micros(reading_time), _canonical(property_values)))
+
+
+def foreign_identifier(meter_id: str, reading_time: datetime, text: str) -> UUID:
+    """Return the identifier of a reading whose sender calls it ``text``, which is no UUID; layout as above."""
+    return _timed_uuid(reading_time, b"foreign", (meter_id, text))
+
+
+def content_digest(reading: MeterReading) -> bytes:
+    """Return 16 bytes that are equal where two readings say the same: meter, time, values and fault code."""
+    content = (
+        reading.meter_id,
+        _micros(reading.reading_time),
+        reading.fault_code,
+        _canonical(reading.property_values),
+    )
+    return blake2b(_encoder.encode(content), digest_size=CONTENT_DIGEST_BYTES, person=b"content").digest()
+
+
+def _timed_uuid(time: datetime, purpose: bytes, content: object) -> UUID:
+    rest = blake2b(_encoder.encode(content), digest_size=10, person=purpose).digest()
+    data = bytearray((_micros(time) // 1000).to_bytes(6, "big") + rest)
+    data[6] = data[6] & 0x0F | 0x70
+    data[8] = data[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(data))
+
+
+def _micros(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _canonical(property_values: Sequence[PropertyValue]) -> list[_Canonical]:
+    return sorted(
+        [
+            (
+                value.property_id,
+                value.unit,
+                None if value.numerical_value is None else _number(value.numerical_value),
+                value.text_value,
+                None if value.date is None else _micros(value.date),
+            )
+            for value in property_values
+        ],
+        key=_property_id,
+    )
+
+
+def _property_id(content: _Canonical) -> str:
+    return content[0]
+
+
+def _number(value: Decimal) -> str:
+    return str(value.normalize(_ALL_DIGITS)) if value else "0"
