@@ -87,8 +87,8 @@ class MeterReader:
 
     async def _read(self, link: source.Link) -> None:
         decoder = make_decoder(self._family.protocol, self._zone)
-        heard = alive = self._monotonic()
-        received_bytes = 0
+        alive = self._monotonic()
+        received_bytes = used_bytes = 0
         while True:
             try:
                 async with asyncio.timeout(min(IDLE_S, self._config.watchdog_s)):
@@ -103,10 +103,10 @@ class MeterReader:
                 items = decoder.feed(data, self._monotonic())
             if await self._take(items, decoder):
                 alive = self._monotonic()
-                heard = received_bytes
+                used_bytes = received_bytes
             now = self._monotonic()
             if now - alive > self._config.watchdog_s:
-                raise _SilentError(self._silence(int(received_bytes - heard)))
+                raise _SilentError(self._silence(received_bytes - used_bytes))
             if now - self._status_time > STATUS_INTERVAL_S:
                 self._say(self._heard[self._config.id].state, None)
 

@@ -1,0 +1,165 @@
+"""The adapter as a process, on a real broker, reading files, sockets and ptys."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource, TcpSource
+from meterway.bus.bus import Delivery
+from meterway.bus.mqtt import MqttBus
+from meterway.core import receipts
+from meterway.core.config import dump_config
+from meterway.core.topics import receipt_topic
+from meterway.meter.crc import crc16_arc
+from meterway.meter.family import load_family
+from meterway.process import ChildProcess, Command
+from support.brokers import RunningBroker
+
+METER = "11111111-1111-4111-8111-111111111111"
+TELEGRAM = (load_family("p1-generic").sample or pytest.fail("no sample")).telegram
+
+
+class Concentrator:
+    """Stands where a concentrator would: keeps what is published, and confirms it."""
+
+    def __init__(self, broker: RunningBroker, *, confirm: bool = True) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        self._confirm = confirm
+        self.bus = MqttBus(broker.config, "test-concentrator", {"smartMeterMessage/#": self._see})
+
+    def _see(self, delivery: Delivery) -> None:
+        self.messages.append((delivery.topic, delivery.payload))
+        delivery.ack()
+        if self._confirm and delivery.topic.endswith(("/readings", "/faults")):
+            digest = receipts.digest(delivery.topic, delivery.payload)
+            self.bus.publish(receipt_topic(delivery.topic.split("/")[1]), digest)
+
+    def of(self, specific_topic: str, meter_id: str = METER) -> list[dict[str, Any]]:
+        topic = f"smartMeterMessage/{meter_id}/{specific_topic}"
+        return [msgspec.json.decode(payload) for seen, payload in self.messages if seen == topic]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def concentrating(broker: RunningBroker) -> AsyncIterator[Concentrator]:
+    concentrator = Concentrator(broker)
+    async with concentrator.bus:
+        await concentrator.bus.wait_connected()
+        yield concentrator
+
+
+def adapter(tmp_path: Path, broker: RunningBroker, *meters: MeterConfig) -> ChildProcess:
+    config = AdapterConfig(id="test", broker=broker.config, spool_dir=tmp_path / "spool", meters=meters)
+    path = tmp_path / "adapter.toml"
+    path.write_text(dump_config(config))
+    arguments = [sys.executable, "-m", "meterway", "adapter", "--config", str(path), "--json"]
+    return ChildProcess(Command(name="adapter", arguments=arguments))
+
+
+def replay(tmp_path: Path, *telegrams: bytes) -> MeterConfig:
+    file = tmp_path / "capture.bin"
+    file.write_bytes(b"".join(telegrams))
+    return MeterConfig(id=METER, source=ReplaySource(file=file))
+
+
+def at(second: int) -> bytes:
+    """The sample telegram at another second, with a checksum to match."""
+    body = TELEGRAM[: TELEGRAM.rindex(b"!") + 1]
+    start = body.index(b"0-0:1.0.0(") + len(b"0-0:1.0.0(")
+    body = body[: start + 10] + f"{second:02d}".encode() + body[start + 12 :]
+    return body + f"{crc16_arc(body):04X}\r\n".encode()
+
+
+async def test_readings_are_numbered_without_a_gap_and_the_meter_is_described(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with concentrating(broker) as seen, adapter(tmp_path, broker, replay(tmp_path, at(1), at(2), at(3))):
+        await seen.until(lambda: len(seen.of("readings")) == 3)
+        assert [each["sequenceNumber"] for each in seen.of("readings")] == [1, 2, 3]
+        await seen.until(lambda: bool(seen.of("meter")))
+        (description,) = seen.of("meter")[-1:]
+        assert description["meterIndividualId"] == METER
+        assert (description["protocol"], description["link"], description["family"]) == ("p1", "replay", "p1-generic")
+        assert {"propertyId": "OBIS_1.8.1", "unit": "kWh"} in description["properties"]
+
+
+async def test_the_number_goes_on_after_a_kill_and_the_same_telegram_is_not_published_again(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with concentrating(broker) as seen, AsyncExitStack() as stack:
+        process = await stack.enter_async_context(adapter(tmp_path, broker, replay(tmp_path, at(1), at(2))))
+        await seen.until(lambda: len(seen.of("readings")) == 2)
+        replay(tmp_path, at(2), at(3))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await seen.until(lambda: len(seen.of("readings")) >= 3)
+        numbers = {each["meterReadingIdentifier"]: each["sequenceNumber"] for each in seen.of("readings")}
+        assert sorted(numbers.values()) == [1, 2, 3]
+
+
+async def test_a_rejected_telegram_is_reported_with_its_reason_and_without_serial_numbers(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    broken = at(1).replace(b"*kWh", b"*kVh")
+    async with concentrating(broker) as seen, adapter(tmp_path, broker, replay(tmp_path, broken, at(2))):
+        await seen.until(lambda: bool(seen.of("faults")) and bool(seen.of("readings")))
+        (fault,) = seen.of("faults")
+        assert fault["reason"] == "bad-checksum"
+        assert fault["sizeBytes"] == len(broken.rstrip())
+        data = msgspec.convert(fault["data"], bytes)
+        assert b"0-0:96.1.1(xxxx" in data
+        assert [each["sequenceNumber"] for each in seen.of("readings")] == [1]
+
+
+async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    server = await asyncio.start_server(lambda _r, writer: writer.write(at(1)), "127.0.0.1", 0)
+    source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    meter = MeterConfig(id=METER, source=source)
+    async with server, concentrating(broker) as seen, adapter(tmp_path, broker, meter) as process:
+        await seen.until(lambda: any(each["state"] == "online" for each in seen.of("status")))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await seen.until(lambda: any("last will" in each.get("detail", "") for each in seen.of("status")))
+        will = next(each for each in seen.of("status") if "last will" in each.get("detail", ""))
+        assert will["state"] == "offline"
+
+
+async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> None:
+    server = await asyncio.start_server(lambda _r, writer: writer.write(b"\x00\xff" * 20), "127.0.0.1", 0)
+    source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    meter = MeterConfig(id=METER, source=source, watchdog_s=0.3)
+    async with server, concentrating(broker) as seen, adapter(tmp_path, broker, meter):
+        await seen.until(lambda: any(each["state"] == "silent" for each in seen.of("status")))
+        detail = next(each["detail"] for each in seen.of("status") if each["state"] == "silent")
+        assert "40 bytes for 0.3 s but no whole p1 telegram; wrong baud rate, parity or family?" in detail
+
+
+async def test_an_unknown_family_stops_the_process_with_the_nearest_name(tmp_path: Path, broker: RunningBroker) -> None:
+    config = AdapterConfig(
+        id="test",
+        broker=broker.config,
+        spool_dir=tmp_path / "spool",
+        meters=(MeterConfig(id=METER, family="p1-genric", source=ReplaySource(file=tmp_path / "x")),),
+    )
+    path = tmp_path / "adapter.toml"
+    path.write_text(dump_config(config))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "meterway", "adapter", "--config", str(path), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert "there is no family of meters `p1-genric`; did you mean `p1-generic`?" in said.decode()
