@@ -1,0 +1,189 @@
+"""Codecs beside named peers: telegrams a second on one core, the same bytes in the same run.
+
+P1 beside dsmr-parser, SML beside pysml. Bytes come in pieces of 64, as from a serial line. P1 telegrams are those of
+our families, each with fresh digits, so that nobody gains by remembering; SML telegrams are captures (and the
+families' own), as SML has no digits that could be changed in place. Time is this thread's, the best of some rounds.
+
+dsmr-parser is told the dialect of each telegram, which it needs; ours is not.
+"""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from meterway.meter.codec import Decoder
+from meterway.meter.crc import crc16_arc
+from meterway.meter.family import family_names, load_family
+from meterway.meter.p1 import P1Decoder
+from meterway.meter.sml import SmlDecoder
+from meterway.meter.telegram import Telegram
+
+CHUNK_BYTES = 64
+TELEGRAMS = 400
+ROUNDS = 5
+DIALECTS = {
+    "p1-generic": "V5",
+    "p1-belgium": "BELGIUM_FLUVIUS",
+    "p1-sweden": "SWEDEN",
+    "p1-hungary": "EON_HUNGARY",
+    "p1-luxembourg": "V5",  # its own dialect there is the encrypted one
+    "p1-v2": "V2_2",
+}
+
+Counts = tuple[int, int]
+"""Telegrams and values."""
+
+
+class Input(NamedTuple):
+    name: str
+    telegrams: list[bytes]
+
+    @property
+    def chunks(self) -> list[bytes]:
+        stream = b"".join(self.telegrams)
+        return [stream[start : start + CHUNK_BYTES] for start in range(0, len(stream), CHUNK_BYTES)]
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Measure; `p1` or `sml` among the arguments leaves out the other."""
+    print(f"{'input':32}{'decoder':14}{'telegrams/s':>12}{'values/s':>12}{'MB/s':>8}{'telegrams':>14}{'ratio':>8}")
+    if "sml" not in arguments:
+        for family in (name for name in family_names() if name in DIALECTS):
+            p1(family)
+    if "p1" not in arguments:
+        sml()
+
+
+def p1(family_name: str) -> None:
+    """Compare on one family's telegram."""
+    source = Input(family_name, fresh(family_name, TELEGRAMS))
+    zone = ZoneInfo(load_family(family_name).timezone)
+    compare(
+        source,
+        {
+            "meterway": lambda chunks: ours(P1Decoder(zone), chunks),
+            "dsmr-parser": lambda chunks: dsmr_parser(DIALECTS[family_name], chunks),
+        },
+    )
+
+
+def sml() -> None:
+    """Compare on each captured SML telegram and on those of our families."""
+    source = Input("sml captures and families", sml_telegrams())
+    compare(source, {"meterway": lambda chunks: ours(SmlDecoder(), chunks), "pysml": pysml})
+
+
+def compare(source: Input, decoders: dict[str, Callable[[list[bytes]], Counts]]) -> None:
+    """Print a line for each decoder; the ratio is ours to theirs."""
+    if not source.telegrams:
+        print(f"{source.name:32}not present")
+        return
+    chunks = source.chunks
+    size_bytes = sum(map(len, chunks))
+    best = dict.fromkeys(decoders, float("inf"))
+    counts: dict[str, Counts] = {}
+    for _ in range(ROUNDS):
+        for name, decode in decoders.items():
+            begin = time.thread_time()
+            counts[name] = decode(chunks)
+            best[name] = min(best[name], time.thread_time() - begin)
+    speeds = {name: len(source.telegrams) / seconds for name, seconds in best.items()}
+    ours_first = next(iter(speeds.values()))
+    for name, speed in speeds.items():
+        telegrams, values = counts[name]
+        print(
+            f"{source.name:32}{name:14}{speed:12,.0f}{values / best[name]:12,.0f}{size_bytes / best[name] / 1e6:8.1f}"
+            f"{telegrams:7} of{len(source.telegrams):4}{ours_first / speed:8.1f}"
+        )
+
+
+def ours(decoder: Decoder, chunks: Iterable[bytes]) -> Counts:
+    telegrams = values = 0
+    for chunk in chunks:
+        for item in decoder.feed(chunk, 0.0):
+            if isinstance(item, Telegram):
+                telegrams += 1
+                values += len(item.registers)
+    return telegrams, values
+
+
+def dsmr_parser(dialect: str, chunks: Iterable[bytes]) -> Counts:
+    from dsmr_parser import telegram_specifications
+    from dsmr_parser.clients.telegram_buffer import TelegramBuffer
+    from dsmr_parser.parsers import TelegramParser
+
+    logging.getLogger("dsmr_parser").setLevel(logging.CRITICAL)
+    parser = TelegramParser(getattr(telegram_specifications, dialect))
+    buffer = TelegramBuffer()
+    telegrams = values = 0
+    for chunk in chunks:
+        buffer.append(chunk.decode("ascii"))
+        for text in buffer.get_all():
+            telegram = parser.parse(text)
+            telegrams += 1
+            values += sum(1 for _ in telegram)
+    return telegrams, values
+
+
+def pysml(chunks: Iterable[bytes]) -> Counts:
+    from sml import SmlBase, SmlGetListResponse
+
+    logging.getLogger("sml").setLevel(logging.CRITICAL)
+    base: Any = SmlBase()
+    buffered = b""
+    telegrams = values = 0
+    for chunk in chunks:
+        buffered += chunk
+        while True:
+            try:
+                end, frame = base.find_frame(buffered)
+            except Exception:  # noqa: BLE001 - it raises on some real telegrams; they count as not decoded
+                end, frame = len(buffered), None
+            buffered = buffered[end:]
+            if not frame:
+                break
+            lists = [body for message in frame if isinstance(body := message.get("messageBody"), SmlGetListResponse)]
+            telegrams += bool(lists)
+            values += sum(len(body.get("valList", ())) for body in lists)
+    return telegrams, values
+
+
+def fresh(family_name: str, count: int) -> list[bytes]:
+    """Return the family's telegram ``count`` times, with other digits in every measured value and a right checksum."""
+    sample = load_family(family_name).sample
+    if sample is None:
+        return []
+    random = Random(family_name)
+    telegrams = []
+    for _ in range(count):
+        varied = re.sub(
+            rb"(?<=\()(\d+)\.(\d+)(?=\*)",
+            lambda found: b"%0*d.%0*d" % numbers(random, len(found[1]), len(found[2])),
+            sample.telegram,
+        )
+        mark = varied.rindex(b"!") + 1
+        checksum = b"%04X" % crc16_arc(varied[:mark]) if sample.telegram[mark : mark + 1].isalnum() else b""
+        telegrams.append(varied[:mark] + checksum + b"\r\n")
+    return telegrams
+
+
+def numbers(random: Random, whole: int, decimals: int) -> tuple[int, int, int, int]:
+    return whole, random.randrange(10**whole), decimals, random.randrange(10**decimals)
+
+
+def sml_telegrams() -> list[bytes]:
+    """Return each SML telegram there is, several times over."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.corpus import captures
+
+    found = [capture.data for capture in captures("sml")]
+    samples = [load_family(name).sample for name in family_names() if name.startswith("sml-")]
+    found += [sample.telegram for sample in samples if sample]
+    whole = [data for data in found if ours(SmlDecoder(), [data])[0] == 1]
+    return whole * (TELEGRAMS // len(whole)) if whole else []
