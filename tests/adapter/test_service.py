@@ -74,6 +74,22 @@ def replay(tmp_path: Path, *telegrams: bytes) -> MeterConfig:
     return MeterConfig(id=METER, source=ReplaySource(file=file))
 
 
+@asynccontextmanager
+async def speaking(data: bytes) -> AsyncIterator[TcpSource]:
+    """A gateway that says ``data`` once to everyone who connects, and then keeps quiet."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(data)
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        yield TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
 def at(second: int) -> bytes:
     """The sample telegram at another second, with a checksum to match."""
     body = TELEGRAM[: TELEGRAM.rindex(b"!") + 1]
@@ -126,10 +142,10 @@ async def test_a_rejected_telegram_is_reported_with_its_reason_and_without_seria
 async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
     tmp_path: Path, broker: RunningBroker
 ) -> None:
-    server = await asyncio.start_server(lambda _r, writer: writer.write(at(1)), "127.0.0.1", 0)
-    source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    meter = MeterConfig(id=METER, source=source)
-    async with server, concentrating(broker) as seen, adapter(tmp_path, broker, meter) as process:
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(speaking(at(1)))
+        seen = await stack.enter_async_context(concentrating(broker))
+        process = await stack.enter_async_context(adapter(tmp_path, broker, MeterConfig(id=METER, source=source)))
         await seen.until(lambda: any(each["state"] == "online" for each in seen.of("status")))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -139,10 +155,11 @@ async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
 
 
 async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> None:
-    server = await asyncio.start_server(lambda _r, writer: writer.write(b"\x00\xff" * 20), "127.0.0.1", 0)
-    source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    meter = MeterConfig(id=METER, source=source, watchdog_s=0.3)
-    async with server, concentrating(broker) as seen, adapter(tmp_path, broker, meter):
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(speaking(b"\x00\xff" * 20))
+        seen = await stack.enter_async_context(concentrating(broker))
+        meter = MeterConfig(id=METER, source=source, watchdog_s=0.3)
+        await stack.enter_async_context(adapter(tmp_path, broker, meter))
         await seen.until(lambda: any(each["state"] == "silent" for each in seen.of("status")))
         detail = next(each["detail"] for each in seen.of("status") if each["state"] == "silent")
         assert "40 bytes for 0.3 s but no whole p1 telegram; wrong baud rate, parity or family?" in detail

@@ -11,6 +11,7 @@ from meterway.adapter.config import ReplaySource, SerialSource, TcpSource
 from meterway.adapter.source import describe, open_link
 from meterway.core.errors import TransientError
 from meterway.meter.family import Line
+from support.brokers import free_port
 
 LINE = Line()
 
@@ -63,10 +64,7 @@ async def test_a_gateway_that_closes_is_a_transient_error() -> None:
 
 
 async def test_nobody_listening_is_a_transient_error_that_names_the_address() -> None:
-    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
+    port = free_port()
     with pytest.raises(TransientError, match=f"tcp 127.0.0.1:{port} cannot be opened"):
         async with open_link(TcpSource(host="127.0.0.1", port=port), LINE):
             pass
