@@ -53,7 +53,7 @@ class MqttBus:
     longest delay, because a person may mend it at the broker's side.
 
     Leaving waits up to two seconds for outstanding PUBACKs, so a last status published just before arrives; the
-    will is then not published.
+    will is then not published. A bus that was left may be entered again.
     """
 
     def __init__(
@@ -95,10 +95,14 @@ class MqttBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._session is not None and self.connected:
-            await self._session.leave()
+            session = self._session
+            await session.drain()
+            self._connected.clear()
+            await session.leave()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
 
     @property
     def connected(self) -> bool:
@@ -218,7 +222,7 @@ async def answers(config: BrokerConfig) -> bool:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await session.connect()
-                await session.leave()
+            await session.leave()
         finally:
             session.abort()
     except (OSError, MeterwayError):

@@ -229,23 +229,27 @@ class Session:
                 break
         return "closed the connection"
 
-    async def leave(self) -> None:
-        """Wait a moment for PUBACKs, say good-bye (the will is not published) and hang up."""
-        if self._lost.is_set() or self._connection is None:
+    async def drain(self) -> None:
+        """Wait a moment for the PUBACKs of what was published."""
+        if not self._unacknowledged or self._lost.is_set():
             return
+        self._drained.clear()
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
-                if self._unacknowledged:
-                    self._drained.clear()
-                    await self._drained.wait()
+                await self._drained.wait()
         except TimeoutError:
             _log.warning("! %d messages were not acknowledged before leaving", len(self._unacknowledged))
+
+    async def leave(self) -> None:
+        """Say good-bye, so that the will is not published, and hang up."""
+        if self._lost.is_set() or self._connection is None:
+            return
         self._flush()
         self._connection.send_disconnect()
         await self.close()
 
     async def close(self) -> None:
-        """Close what is left of the connection."""
+        """Close the connection, at once if it does not close by itself."""
         if self._connection is None or self._lost.is_set():
             return
         self._connection._transport.close()  # noqa: SLF001

@@ -1,1 +1,1 @@
-"""Concentrator: `smartMeterMessage/...` in, the same bytes on `concentrator/...` out."""
+"""Concentrator: takes what adapters publish and passes it on to the cloud, byte for byte."""

@@ -1,0 +1,41 @@
+"""What a concentrator needs to know: two brokers, a place on the disk, and how delivery is confirmed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from meterway.bus.bus import BrokerConfig
+from meterway.core import topics
+from meterway.core.errors import BadDataError
+from meterway.delivery.config import RelayConfig, SpoolConfig
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a concentrator passes on."""
+
+    payload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 1 << 20
+    """The longest payload; a longer one is reported on `concentrator/[concentratorId]/faults` instead."""
+
+
+class ConcentratorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One concentrator."""
+
+    id: str
+    """The concentrator id: 1 to 64 letters, digits, `_` or `-`. It stands in every topic towards the cloud."""
+    local: BrokerConfig = BrokerConfig()
+    """The broker on which the adapters publish."""
+    cloud: BrokerConfig
+    """The cloud's broker; may be the same one."""
+    spool_dir: Path
+    """Where messages wait until the cloud has them; on a disk that survives a restart."""
+    spool: SpoolConfig = SpoolConfig()
+    relay: RelayConfig = RelayConfig()
+    """`confirm = "broker"` is for a cloud that sends no receipts."""
+    limits: LimitsConfig = LimitsConfig()
+
+    def __post_init__(self) -> None:
+        try:
+            topics.check_id(self.id, "concentrator id")
+        except BadDataError as error:
+            raise ValueError(str(error)) from error

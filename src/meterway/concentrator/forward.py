@@ -1,0 +1,57 @@
+"""Decides what becomes of a message. Pure; sees the topic and the length, never the payload."""
+
+from dataclasses import dataclass
+
+from meterway.core import topics
+from meterway.core.errors import BadDataError
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The message goes on as it is."""
+
+    topic: str
+    """Where to."""
+    sender_id: str
+    """The smart meter that is told when it is safe here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The message cannot go on; a fault report goes in its place."""
+
+    reason: str
+    """``bad-topic``, ``bad-identifier`` or ``too-long``."""
+    message: str
+    sender_id: str | None
+    """Who is told not to send it again; None when the topic does not say."""
+
+
+def decide(concentrator_id: str, topic: str, size_bytes: int, *, limit_bytes: int) -> Forward | Refusal:
+    """Return what to do with a message of ``size_bytes`` that arrived on ``topic``."""
+    try:
+        sender_id, _ = topics.split_smart_meter_topic(topic)
+        cloud_topic = topics.concentrator_topic(concentrator_id, topic)
+    except BadDataError as error:
+        return Refusal(error.reason, str(error), _sender_id(topic))
+    if size_bytes > limit_bytes:
+        return Refusal(
+            "too-long",
+            f"payload of {size_bytes} bytes on {topic} is over limits.payload_bytes = {limit_bytes}",
+            sender_id,
+        )
+    return Forward(cloud_topic, sender_id)
+
+
+def is_retained(cloud_topic: str) -> bool:
+    """Tell whether the cloud's broker keeps what is published on ``cloud_topic`` for late subscribers."""
+    return topics.split_concentrator_topic(cloud_topic).specific_topic.retained
+
+
+def _sender_id(topic: str) -> str | None:
+    """Return the smart meter id in a topic that is wrong elsewhere."""
+    parts = topic.split("/")
+    try:
+        return topics.check_id(parts[1], "smart meter id") if len(parts) > 1 else None
+    except BadDataError:
+        return None
