@@ -1,13 +1,15 @@
 """The embedded PostgreSQL: a cluster in one directory, for this machine only, that is served as long as we run.
 
-Prepares and describes; ``Cluster.command`` is what a supervisor runs. The server listens on a Unix socket in a
-directory that only its own user can enter, and still asks for a password; it is never open to the network.
+``EmbeddedPostgres`` supervises the server; ``Cluster`` is the directory, and the command that serves it. The server
+listens on a Unix socket in a directory that only its own user can enter, and still asks for a password; it is never
+open to the network.
 
 PostgreSQL refuses to run as root. Started by root, it runs as ``postgres``, else as ``nobody``. Where that user
 cannot reach the programs or the data (a virtual environment below ``/root``), it is given the capability to pass
 through directories (``CAP_DAC_READ_SEARCH``, else ``CAP_DAC_OVERRIDE``), and nothing is copied or re-permitted.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import importlib.util
@@ -22,9 +24,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 from urllib.parse import quote
 
-from meterway.core.errors import SetupError
+from meterway.core.errors import SetupError, TransientError
+from meterway.process import ChildProcess, Command
 
 OLDEST_MAJOR = 15
 """The oldest PostgreSQL that Meterway works with."""
@@ -35,6 +40,9 @@ SOCKET_PATH_LIMIT_BYTES = 107
 _PORT = 5432
 _NAME = "meterway"
 _STOP_S = 30.0
+_CHECK_EVERY_S = 5.0
+_READY_WITHIN_S = 600.0
+"""Recovery after a power cut reads at most ``max_wal_size``; on a slow card that takes minutes."""
 _CAPABILITIES = ((), ("dac_read_search",), ("dac_override",))
 
 
@@ -80,6 +88,64 @@ def _major_version(folder: Path) -> int:
     return int(version[1]) if version else 0
 
 
+class EmbeddedPostgres:
+    """A server that runs as long as the ``async with``; it is watched, and started again when it dies.
+
+    It ends when the process that owns it is killed; what it left running in spite of that is ended at the next start.
+    """
+
+    def __init__(self, data_dir: Path, *, programs: Path | None = None) -> None:
+        """As ``Cluster``."""
+        self._cluster = Cluster(data_dir, programs=programs)
+        self._process: ChildProcess | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database, password included: never to be logged."""
+        return self._cluster.dsn
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, if it runs."""
+        return self._process.pid if self._process else None
+
+    async def __aenter__(self) -> Self:
+        """Start the server, making the cluster first if it is new.
+
+        Raises:
+            SetupError: see ``Cluster.prepare``; or the server does not start, with its last lines.
+        """
+        await asyncio.to_thread(self._cluster.prepare)
+        try:
+            self._process = ChildProcess(
+                Command(
+                    name="postgres",
+                    arguments=self._cluster.command(),
+                    probe=lambda: asyncio.to_thread(self._cluster.ready),
+                    check_every_s=_CHECK_EVERY_S,
+                    ready_within_s=_READY_WITHIN_S,
+                    stop_signal=signal.SIGINT,
+                    stop_within_s=_STOP_S,
+                    orphan_signal=signal.SIGINT,
+                    directory=Path("/"),
+                )
+            )
+            await self._process.__aenter__()
+        except BaseException:
+            self._cluster.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._process is not None:
+                await self._process.__aexit__(kind, error, trace)
+        finally:
+            self._cluster.release()
+
+
 class Cluster:
     """One database cluster below ``data_dir``, and how to serve it.
 
@@ -101,14 +167,14 @@ class Cluster:
         """The address of the database, password included: never to be logged.
 
         Raises:
-            SetupError: the cluster was never prepared.
+            TransientError: the cluster was not made yet.
         """
         try:
             password = (self.data_dir / "password").read_text()
         except OSError as error:
-            raise SetupError(
+            raise TransientError(
                 f"the embedded database in {self.data_dir} cannot be opened ({error.strerror}): "
-                "start `meterway cloud` with that data directory first, as the same user"
+                'start a `meterway cloud` with role = "all" and that data directory, as the same user'
             ) from error
         folder = quote(str(self.socket_dir), safe="/")
         return f"postgresql://{_NAME}:{password}@/{_NAME}?host={folder}&port={_PORT}"
@@ -309,6 +375,10 @@ def _default_settings() -> dict[str, str]:
         "max_wal_size": "2GB",
         "checkpoint_timeout": "10min",
         "jit": "off",
+        # A log line must not carry a reading: no DETAIL ("failing row contains"), no statements.
+        "log_error_verbosity": "terse",
+        "log_min_error_statement": "panic",
+        "log_checkpoints": "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
         "lc_messages": "C",

@@ -1,0 +1,217 @@
+"""The cloud as one process: its database, ingest, and the query API with the pages."""
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+
+import uvicorn
+from fastapi import FastAPI
+
+from meterway.bus.mqtt import MqttBus
+from meterway.cloud.api import create_app
+from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig
+from meterway.cloud.ingest import Ingest
+from meterway.cloud.postgres import Cluster, EmbeddedPostgres
+from meterway.cloud.store import Bounds, Store
+from meterway.core.errors import SetupError, TransientError
+from meterway.delivery.confirm import Confirmer
+
+_log = logging.getLogger(__name__)
+
+DSN_VARIABLE = "METERWAY_DSN"
+
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 5.0
+
+STOP_WITHIN_S = 2
+"""How long open requests (a live stream never ends) may go on when the cloud stops."""
+
+_GC_THRESHOLD = 20_000
+"""Objects between two looks of the garbage collector: a batch in flight is thousands of objects and no cycle."""
+
+
+async def run(config: CloudConfig, *, ready: Callable[[], None]) -> None:
+    """Run until cancelled; calls ``ready`` once the database is there, HTTP is served and the broker connected.
+
+    A database or a broker that is away is waited for, at the start and later; the log and /readyz say so.
+
+    Raises:
+        SetupError: the configuration, the database or the port cannot be used as they are.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            await _start(config, stack)
+            gc.freeze()
+            gc.set_threshold(_GC_THRESHOLD)
+            ready()
+            await asyncio.Event().wait()
+    except* SetupError as group:
+        raise _first(group) from group
+
+
+async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
+    if config.database.embedded is not None and config.role == "all":
+        await stack.enter_async_context(EmbeddedPostgres(config.database.embedded))
+    store = await stack.enter_async_context(await _open_store(config))
+    ingest = Ingest(store, config.ingest, clock=_utc_now)
+    tasks = await stack.enter_async_context(asyncio.TaskGroup())
+    bus: MqttBus | None = None
+    if config.role != "api":
+        handlers = dict.fromkeys(config.ingest.filters, ingest.receive)
+        bus = await stack.enter_async_context(MqttBus(config.broker, f"meterway-cloud-{config.worker}", handlers))
+        tasks.create_task(ingest.run(Confirmer(bus).confirm), name="meterway.cloud.ingest")
+    if config.role != "ingest":
+        app = create_app(
+            store, replay=ingest.replay, ready=lambda: _missing(ingest, bus), counters=ingest.counters.totals
+        )
+        server = _Server(_uvicorn_config(app))
+        tasks.create_task(_serve(server, _listen(config.http)), name="meterway.cloud.http")
+        await server.running.wait()
+    if bus is not None:
+        await bus.wait_connected()
+
+
+async def _open_store(config: CloudConfig) -> Store:
+    """Connect and bring the schema up to date, as soon as the database is there.
+
+    Raises:
+        SetupError: no database is named, or it refuses us.
+    """
+    delay_s, last_reason = FIRST_DELAY_S, ""
+    while True:
+        try:
+            return await _try_store(config)
+        except TransientError as error:
+            if str(error) != last_reason:
+                last_reason = str(error)
+                _log.warning("! waiting for the database: %s", error)
+        await asyncio.sleep(delay_s)
+        delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+
+async def _try_store(config: CloudConfig) -> Store:
+    store = await Store.connect(
+        await asyncio.to_thread(read_dsn, config.database),
+        connections=config.database.connections,
+        strict=config.ingest.strict,
+        limit_unclaimed_meters=config.ingest.limit_unclaimed_meters,
+        bounds=Bounds(rows=config.quarantine.limit_rows, bytes=config.quarantine.limit_bytes),
+    )
+    try:
+        await store.migrate(now=_utc_now())
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def read_dsn(config: DatabaseConfig) -> str:
+    """Return the address of the database; it holds a password and is never logged.
+
+    Raises:
+        SetupError: none is named, or the file that is named cannot be read.
+        TransientError: the embedded cluster is not made yet.
+    """
+    if config.embedded is not None:
+        return Cluster(config.embedded).dsn
+    if config.dsn_file is not None:
+        try:
+            return config.dsn_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"[database] dsn_file {config.dsn_file} cannot be read: {error}") from error
+    try:
+        return os.environ[DSN_VARIABLE]
+    except KeyError:
+        raise SetupError(
+            f"no database is named: set [database] embedded or dsn_file, or the environment variable {DSN_VARIABLE}"
+        ) from None
+
+
+def _missing(ingest: Ingest, bus: MqttBus | None) -> str | None:
+    """Return what keeps this process from doing its work, as a sentence."""
+    if bus is not None and not bus.connected:
+        return f"The broker is away: {bus.last_error or 'not connected yet'}"
+    return ingest.trouble
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside a service that has its own ideas about signals."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.running = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.running.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+    )
+
+
+async def _serve(server: _Server, listener: socket.socket) -> None:
+    """Serve until cancelled.
+
+    Raises:
+        SetupError: the server ended by itself.
+    """
+    serving = asyncio.create_task(server.serve([listener]), name="meterway.cloud.uvicorn")
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
+    raise SetupError("the HTTP server ended by itself; the log above says why")
+
+
+def _listen(config: HttpConfig) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        SetupError: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"[http] {config.host}:{config.port} cannot be used ({error.strerror}): choose another port, 0 for any"
+        ) from error
+    host, port = listener.getsockname()[:2]
+    _log.info("http://%s:%d (loopback only: there are no accounts and no TLS yet)", host, port)
+    return listener
+
+
+def _first(group: BaseExceptionGroup[SetupError]) -> SetupError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, SetupError) else SetupError(str(error))
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
