@@ -31,8 +31,8 @@ class ReplayAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Still not understood; they stay, with the reason of this time."""
 
 
-Replay: TypeAlias = Callable[[Sequence[int]], Awaitable[ReplayAnswer]]
-"""Decides the quarantined messages with these keys anew."""
+Replay: TypeAlias = Callable[[Sequence[int]], Awaitable[tuple[int, int]]]
+"""Decides the quarantined messages with these keys anew: how many left, how many stay (``Ingest.replay``)."""
 
 
 def utc_now() -> datetime:
@@ -87,9 +87,10 @@ class Context:
         if self.replay is None:
             raise HttpError(503, "This server only reads; send the replay to one that also stores.", reason="no-replay")
         try:
-            return await self.replay(ids)
+            accepted, rejected = await self.replay(ids)
         except TransientError as error:
             raise _database_away() from error
+        return ReplayAnswer(accepted=accepted, rejected=rejected)
 
 
 def _database_away() -> HttpError:

@@ -129,6 +129,7 @@ function choose(id) {
   selected = id;
   history.replaceState(null, "", id === null ? location.pathname : `#${encodeURIComponent(id)}`);
   list.select(id);
+  byId("now-title").scrollIntoView({ block: "nearest", behavior: "smooth" });
   curve = null;
   showNow();
   showToday();
@@ -158,8 +159,7 @@ function changed(found) {
 }
 
 function tick() {
-  const sum = total();
-  list.tick(serverNow(), sum.known ? `${sum.fresh} of ${sum.known} report their power` : "");
+  list.tick(serverNow(), total());
   showNow();
   if (lastHeard !== null && byId("connection").dataset.state === "lost") {
     text(byId("lost"), `Connection lost, trying again. What you see is from ${hourMinuteSecond(lastHeard)}.`);

@@ -51,7 +51,7 @@ function head(reason, time, ...more) {
 }
 
 function quarantined(entry) {
-  const detail = element("pre", { tabIndex: 0, textContent: entry.preview || "(empty)" });
+  const detail = element("pre", { tabIndex: 0, textContent: readable(entry.preview) });
   detail.setAttribute("aria-label", "Beginning of the message");
   const size = element("span", { className: "muted", textContent: bytes(entry.sizeBytes) + (entry.seenCount > 1 ? ` · ${entry.seenCount} times` : "") });
   const show = element("button", { type: "button", className: "button", textContent: "Show bytes" });
@@ -74,6 +74,12 @@ function fault(entry) {
     element("p", { className: "message", textContent: entry.message }),
     element("p", { className: "mono muted", textContent: [entry.meterId, entry.concentratorId].filter(Boolean).join(" via ") }),
     ...(entry.preview ? [element("pre", { textContent: entry.preview })] : []));
+}
+
+/** Text that is mostly unprintable says nothing; its bytes do. */
+function readable(preview) {
+  const dots = preview.split("·").length - 1;
+  return dots * 3 > preview.length ? "(not text: “Show bytes” shows it)" : preview || "(empty)";
 }
 
 async function showBytes(id, target, button) {

@@ -4,6 +4,7 @@ import { hourMinute, number, power, quantity, unitName } from "./format.js";
 
 const box = document.getElementById("chart");
 const readout = document.getElementById("curve-readout");
+const legend = document.getElementById("curve-legend");
 const summary = document.getElementById("curve-summary");
 let plot = null;
 let curve = null;
@@ -20,7 +21,7 @@ export function show(next) {
   const given = line("export");
   data = [
     [...curve.times],
-    curve.times.map((_, index) => taken[index] ?? null),
+    curve.times.map((_, index) => (given[index] && !taken[index] ? null : (taken[index] ?? null))),
     curve.times.map((_, index) => (given[index] ? -given[index] : null)),
   ];
   draw();
@@ -46,7 +47,7 @@ export function append(at, net) {
   if (step !== data[0].at(-1)) data.forEach((column) => column.push(null));
   const last = data[0].length - 1;
   data[0][last] = step;
-  data[1][last] = Math.max(mean, 0);
+  data[1][last] = mean < 0 ? null : mean;
   data[2][last] = mean < 0 ? mean : null;
   if (first) {
     curve.unit = "kW";
@@ -96,9 +97,9 @@ function options() {
       y: { range: (_, low, high) => [low < 0 ? low * 1.1 : 0, high > 0 ? high * 1.1 : low < 0 ? 0 : 1] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 56, incrs: [3600, 7200, 10800, 14400, 21600],
+      { ...axis, grid: { show: false }, size: 28, space: 56, incrs: [3600, 7200, 10800, 14400, 21600],
         values: (_, splits) => splits.map((at) => hourMinute(at * 1000)) },
-      { ...axis, grid, size: 52, space: 36, values: (_, splits) => splits.map((value) => number(Math.abs(value), 2)) },
+      { ...axis, grid, size: 44, space: 36, values: (_, splits) => splits.map((value) => number(Math.abs(value), 2)) },
     ],
     series: [{}, series("import", "import-fill"), series("export", "export-fill")],
     hooks: { setCursor: [point] },
@@ -112,6 +113,7 @@ function inWords(value) {
 function point(self) {
   const index = self.cursor.idx;
   const values = index == null ? [] : [data[1][index], data[2][index]].filter((value) => value);
+  legend.hidden = values.length > 0;
   readout.textContent = values.length
     ? `${hourMinute(data[0][index] * 1000)} · ${values.map((value) => (value < 0 ? "out " : "in ") + inWords(value)).join(" · ")}`
     : "";
@@ -126,9 +128,9 @@ function tell() {
   const at = (index) => hourMinute(data[0][index] * 1000);
   if (top >= 0 && data[1][top] > 0) parts.push(`Most in ${inWords(data[1][top])} at ${at(top)}`);
   if (low >= 0) parts.push(`most out ${inWords(data[2][low])} at ${at(low)}`);
-  const from = curve.source === "register" ? "from the register" : `every ${curve.stepS / 60} min`;
-  parts.push(`${unitName(curve.unit)} ${from}`);
-  summary.textContent = parts.join(", ");
+  const from = curve.source === "register" ? "from the register" : curve.stepS === 60 ? "mean of each minute" : "every 5 minutes";
+  const words = `${parts.join(", ")}. In ${unitName(curve.unit)}, ${from}.`;
+  summary.textContent = words.replace(/^\. /, "").replace(/^./, (mark) => mark.toUpperCase());
 }
 
 new ResizeObserver(() => plot?.setSize({ width: box.clientWidth, height: box.clientHeight })).observe(box);

@@ -9,13 +9,14 @@ const WORDS = { online: "online", silent: "silent", offline: "offline", waiting:
 const FILTER_FROM = 8;
 const rows = new Map();
 let all = null;
+let pick = () => {};
 
 export function build(onSelect, onChanged) {
-  all = row("sum", () => onSelect(null));
+  pick = onSelect;
+  all = row("sum", () => pick(null));
   text(all.name, "All meters");
   byId("filter").addEventListener("input", filter);
   prepareDialog(onChanged);
-  rows.select = onSelect;
 }
 
 /** Show `meters` (a Map by id): new ones are added, known ones updated in place. */
@@ -46,17 +47,19 @@ export function update(meter) {
   const net = netPower(meter);
   const main = mainValue(meter);
   const register = main ? quantity(main.numericalValue, main.unit) : "";
-  text(shown.value, net === null ? register : `${net < 0 ? "−" : ""}${power(net).join(" ")}`);
+  text(shown.value, net === null ? register : signed(net));
   text(shown.sub, [net === null ? "" : register, meter.protocol ?? ""].filter(Boolean).join(" · "));
-  text(shown.edit, meter.claimed ? "Rename" : "Claim");
+  text(shown.editWord, meter.claimed ? "Rename" : "Claim");
   shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
   shown.unclaimed.hidden = meter.claimed;
   shown.image.firstChild.setAttribute("href", `/static/icons.svg#${meter.physicalMeterClass ?? "meter"}`);
   text(shown.kind, (meter.physicalMeterClass ?? "meter").toLowerCase());
 }
 
+const signed = (net) => `${net < 0 ? "−" : ""}${power(net).join(" ")}`;
+
 /** Let ages and states follow the clock. */
-export function tick(now, count) {
+export function tick(now, sum) {
   for (const shown of rows.values()) {
     const seconds = ageOf(shown.meter, now);
     const state = stateOf(shown.meter, now);
@@ -65,7 +68,8 @@ export function tick(now, count) {
     text(shown.chip, WORDS[state]);
     shown.chip.title = shown.meter.stateDetail ?? "";
   }
-  text(all.sub, count);
+  text(all.sub, sum.known ? `${sum.fresh} of ${sum.known} report their power` : "");
+  text(all.value, sum.fresh ? signed(sum.net) : "");
 }
 
 export function select(id) {
@@ -102,10 +106,12 @@ function row(image, onPick) {
 }
 
 function meterRow(meter) {
-  const shown = row("meter", () => rows.select(meter.meterId));
+  const shown = row("meter", () => pick(meter.meterId));
   shown.meter = meter;
   shown.state.prepend(shown.chip, shown.unclaimed);
-  shown.edit = element("button", { type: "button", className: "button quiet", onclick: () => open(shown.meter) });
+  shown.editWord = element("span");
+  shown.edit = element("button", { type: "button", className: "button quiet edit", onclick: () => open(shown.meter) },
+    icon("edit", "edit-icon"), shown.editWord);
   shown.item.append(shown.edit);
   return shown;
 }
