@@ -82,7 +82,7 @@ async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show:
     await _drained(platform, watcher, since, show)
     stored = await asyncio.to_thread(_stored, platform, since)
     telegrams = (line for ledger in platform.ledgers for line in read_ledger(ledger))
-    quarantined = await asyncio.to_thread(_quarantined, platform)
+    quarantined = await asyncio.to_thread(_quarantined, platform, since)
     return await asyncio.to_thread(count, telegrams, stored, watcher.published, quarantined)
 
 
@@ -116,13 +116,26 @@ def _stored(platform: Platform, since: datetime) -> Sequence[StoredReading]:
     return [reading for line in lines if (reading := decoder.decode(line)).stored_time >= since]
 
 
-def _quarantined(platform: Platform) -> int:
-    total = b"".join(_get_lines(f"{platform.page_url}v1/quarantine"))
-    return msgspec.json.decode(total, type=_Quarantine).total
+def _quarantined(platform: Platform, since: datetime) -> int:
+    """Count what the cloud has put into quarantine since ``since``, page by page."""
+    count_items, before = 0, ""
+    while True:
+        answer = b"".join(_get_lines(f"{platform.page_url}v1/quarantine{before}"))
+        page = msgspec.json.decode(answer, type=_QuarantineList)
+        new = sum(item.received_time >= since for item in page.content)
+        count_items += new
+        if page.next_before is None or new < len(page.content):
+            return count_items
+        before = f"?before={page.next_before}"
 
 
-class _Quarantine(msgspec.Struct):
-    total: int
+class _QuarantineItem(msgspec.Struct, rename="camel"):
+    received_time: datetime
+
+
+class _QuarantineList(msgspec.Struct, rename="camel"):
+    content: tuple[_QuarantineItem, ...]
+    next_before: int | None
 
 
 def _get_lines(url: str) -> Iterator[bytes]:
