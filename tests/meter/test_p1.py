@@ -295,7 +295,7 @@ def test_odd_line_is_reported_and_the_others_are_kept(line: str) -> None:
     assert isinstance(error, CodecError)
     assert error.reason == "bad-syntax"
     assert error.data == line.encode()
-    assert str(error).startswith("1 lines of a telegram have no known form")
+    assert str(error).startswith("a telegram has 1 line(s) of no known form, the first begins")
 
 
 @pytest.mark.parametrize("line", ["1-0:1.8.2(0043x1.098*kWh)", "1-0:1.8.2(0043x1)", "0-0:96.13.0(\x07)", "x"])

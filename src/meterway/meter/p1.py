@@ -236,8 +236,8 @@ def _odd(lines: Lines, data: bytes) -> CodecError:
     if not lines.odd:
         return CodecError("a telegram has no line with a value", reason="bad-syntax", data=data)
     code = lines.odd[0].partition("(")[0][:24]
-    count = len(lines.odd)
-    return CodecError(f"{count} lines of a telegram have no known form, first {code!r}", reason="bad-syntax", data=data)
+    text = f"a telegram has {len(lines.odd)} line(s) of no known form, the first begins {code!r}"
+    return CodecError(text, reason="bad-syntax", data=data)
 
 
 def _too_long(data: bytes) -> CodecError:

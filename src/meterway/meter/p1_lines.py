@@ -39,19 +39,20 @@ CLOCK: Final = Obis(0, 0, 1, 0, 0)
 VERSIONS: Final = frozenset({Obis(1, 3, 0, 2, 8), Obis(0, 0, 96, 1, 4)})
 """Version of the P1 output, Dutch and Belgian; meters that send one send a checksum."""
 
-_NUMBER = r"-?[0-9]{1,18}(?:\.[0-9]{1,9})?"
-_CODE = r"[0-9]{1,3}-[0-9]{1,3}:[0-9][0-9.:*]*"
+_NUMBER = r"-?[0-9]{1,18}+(?:\.[0-9]{1,9}+)?+"
+_CODE = r"[0-9]{1,3}+-[0-9]{1,3}+:[0-9][0-9.:*]*+"
+_UNIT = r"[^()\r\n*]++"
 
 _LINE = re.compile(
-    rf"^({_CODE})\((?:({_NUMBER})(?:\*([^()\r\n*]+))?|([0-9]{{12}}[SW])\)\(({_NUMBER})(?:\*([^()\r\n*]+))?)\)\r?$|^(.+)$",
+    rf"^({_CODE})\((?:({_NUMBER})(?:\*({_UNIT}))?+|([0-9]{{12}}[SW])\)\(({_NUMBER})(?:\*({_UNIT}))?+)\)\r?$|^(.+)$",
     re.MULTILINE,
 )
-"""Code, number, unit; or code, time, number, unit; or a line of any other kind."""
+"""Code, number, unit; or code, time, number, unit; or a line of any other kind. Possessive: this is half the work."""
 
 _OTHER = re.compile(rf"({_CODE})\((.*)\)")
 _CONTINUED = re.compile(r"\r?\n(?=\()")
 _TIME = re.compile(r"[0-9]{12}[SW]?")
-_VALUE = re.compile(rf"({_NUMBER})(?:\*([^()*]+))?")
+_PLAIN = re.compile(_NUMBER)
 _OCTETS = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 _TEXTS: Final = frozenset({(0, 2), (24, 4), (96, 3), (96, 14)})
@@ -144,10 +145,11 @@ def instant(digits: str, zone: tzinfo) -> datetime | None:
 
 
 def _flagged(local: datetime, *, summer: bool) -> datetime:
-    for fold in (0, 1):
-        candidate = local.replace(fold=fold)
-        if bool(candidate.dst()) == summer:
-            return _fixed(local, candidate.utcoffset())
+    if bool(local.dst()) == summer:
+        return _fixed(local, local.utcoffset())
+    second = local.replace(fold=1)
+    if bool(second.dst()) == summer:
+        return _fixed(second, second.utcoffset())
     standard = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
     return _fixed(local, standard + timedelta(hours=summer))
 
@@ -213,7 +215,7 @@ def _gas(groups: list[str], zone: tzinfo) -> Register | None:
     known = _code(code)
     name = _unit(unit)
     at = instant(time, zone) if _TIME.fullmatch(time) else None
-    if known is None or name is None or at is None or not _VALUE.fullmatch(number) or "*" in number:
+    if known is None or name is None or at is None or not _PLAIN.fullmatch(number):
         return None
     return Register(known.obis, Decimal(number), name, at)
 
