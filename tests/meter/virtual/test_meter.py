@@ -78,9 +78,17 @@ def test_p1_and_sml_meters_of_one_household_agree() -> None:
     assert (p1["1-0:1.7.0*255"] - p1["1-0:2.7.0*255"]) * 1000 == sml["1-0:16.7.0*255"]
 
 
-def test_the_powers_of_the_phases_add_up() -> None:
-    values = VirtualMeter(Kind.SML, "phases", 0, zone=VIENNA).tick(NOON).statement.values
-    assert sum(values[f"1-0:{c}.7.0*255"] for c in (36, 56, 76)) == values["1-0:16.7.0*255"]
+def test_the_powers_of_the_phases_add_up_and_flow_one_way() -> None:
+    meter = VirtualMeter(Kind.SML, "phases", 0, zone=VIENNA, build=Build(pv=True))
+    signs = set()
+    for instant_s in range(NOON, NOON + 86_400, 600):
+        values = meter.tick(instant_s).statement.values
+        power_w = values["1-0:16.7.0*255"]
+        parts_w = [values[f"1-0:{c}.7.0*255"] for c in (36, 56, 76)]
+        assert sum(parts_w) == power_w
+        assert all(part_w * power_w >= 0 for part_w in parts_w)
+        signs.add(power_w > 0)
+    assert signs == {True, False}
 
 
 @pytest.mark.parametrize("change_s", [AUTUMN_CHANGE, SPRING_CHANGE])

@@ -146,7 +146,7 @@ async def test_nothing_is_said_while_nobody_listens_and_all_readers_hear_the_sam
     assert first.endswith(second)
     assert second.startswith(b"/MWY5")
     states = [line.state for line in read_ledger(ledger)]
-    assert states.count("joined") == 2
+    assert states.count("joined") == states.count("left") == 2
 
 
 async def test_faults_stand_in_the_ledger(tmp_path: Path) -> None:
@@ -325,6 +325,14 @@ async def test_ports_must_exist() -> None:
 async def test_a_ledger_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be written"):
         await serve(Run(ledger=tmp_path / "no" / "folder"), lambda _: None, asyncio.Event())
+
+
+async def test_an_alias_never_replaces_a_file(tmp_path: Path) -> None:
+    precious = tmp_path / meter_id("1", 0)
+    precious.write_text("precious")
+    with pytest.raises(SetupError, match="cannot link"):
+        await serve(Run(tcp_port=None, alias_folder=tmp_path), lambda _: None, asyncio.Event())
+    assert precious.read_text() == "precious"
 
 
 async def test_time_is_kept_at_the_speed_asked_for(tmp_path: Path) -> None:

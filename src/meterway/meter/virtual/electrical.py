@@ -39,8 +39,9 @@ class Phases:
             self._grid = (number, chance_bytes(self._count, self._seed, "voltage", number))
         phases: list[Phase] = []
         left_w = power_w
+        sign = 1 if power_w >= 0 else -1
         for share, drawn in zip(self._shares_permille, self._grid[1], strict=True):
-            part_w = left_w if len(phases) == self._count - 1 else power_w * share // 1000
+            part_w = left_w if len(phases) == self._count - 1 else sign * (abs(power_w) * share // 1000)
             left_w -= part_w
             voltage_dv = _MIDDLE_DV + (drawn - 128) // 4 - part_w // _W_PER_DV
             phases.append(Phase(part_w, voltage_dv, abs(part_w) * 10_000 // voltage_dv))

@@ -6,6 +6,7 @@ any second is therefore known without walking through the seconds before it, a m
 exactly where it was, and the power in a second *is* the difference of two registers.
 """
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,7 +51,7 @@ class _Day:
     start_s: int
     bases: tuple[int, ...]
     totals: tuple[int, ...]
-    weights: tuple[list[int], ...]
+    weights: tuple["array[int]", ...]
     """Cumulative: 1441 numbers a register."""
     patterns: bytes
     """Which pattern of seconds each minute follows."""
@@ -127,7 +128,7 @@ class Integral:
             start_s=self._calendar.start_s(index),
             bases=bases,
             totals=tuple(total * share // 1000 - base for total, base in zip(after, bases, strict=True)),
-            weights=tuple(list(accumulate(each, initial=0)) for each in weights),
+            weights=tuple(array("q", accumulate(each, initial=0)) for each in weights),
             patterns=chance_bytes(MINUTES, self._source.seed, "seconds", index),
         )
 

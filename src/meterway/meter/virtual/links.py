@@ -115,6 +115,8 @@ class TcpLink:
         self._server.close()
         for reader in tuple(self._readers):
             reader.close()
+        while self._readers:  # noqa: ASYNC110 - each tells in the loop's next turn that it has gone
+            await asyncio.sleep(0)
         await self._server.wait_closed()
 
 
@@ -193,19 +195,27 @@ class PtyLink:
         self._opened_s: float | None = None
         try:
             self._master, slave = os.openpty()
-            self.device = os.ttyname(slave)
-            tty.setraw(slave)
-            os.set_blocking(self._master, False)
-            os.close(slave)
-            if alias:
-                alias.parent.mkdir(parents=True, exist_ok=True)
-                alias.unlink(missing_ok=True)
-                alias.symlink_to(self.device)
         except OSError as error:
-            raise SetupError(f"cannot make a pty{f' with alias {alias}' if alias else ''}: {error}") from error
+            raise SetupError(f"cannot make a pty: {error}") from error
+        self.device = os.ttyname(slave)
+        tty.setraw(slave)
+        os.close(slave)
+        os.set_blocking(self._master, False)
+        if alias:
+            self._make_alias(alias)
         self.address = SerialAddress(str(alias) if alias else self.device)
         self._poll = select.poll()
         self._poll.register(self._master, 0)
+
+    def _make_alias(self, alias: Path) -> None:
+        try:
+            alias.parent.mkdir(parents=True, exist_ok=True)
+            if alias.is_symlink():
+                alias.unlink()
+            alias.symlink_to(self.device)
+        except OSError as error:
+            os.close(self._master)
+            raise SetupError(f"cannot link {alias} to {self.device}: {error}") from error
 
     def awaited(self, now_s: float) -> bool:
         if self._hung_up():
