@@ -16,7 +16,7 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     alarm_age_s: Annotated[float, msgspec.Meta(gt=0)] = 86_400.0
     """A message that has waited longer raises an alarm (log, ``overdue``); it is kept."""
     linger_s: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.003
-    """How long a group waits for company while messages come in quick succession; a lone message never waits."""
+    """How long a group waits for company while messages come faster than the disk flushes; else none waits."""
 
 
 class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

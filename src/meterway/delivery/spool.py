@@ -309,18 +309,20 @@ class Spool:
         return self._groups[-1]
 
     async def _write_groups(self) -> None:
-        """Write group after group until the spool is closed and nothing is left."""
-        alone = True
+        """Write group after group until the spool is closed and nothing is left.
+
+        Messages that came while the disk was busy are a sign of more to come: then a group lingers.
+        """
+        crowded = False
         while self._groups or not self._closing:
             self._wake.clear()
             if not self._groups:
                 await self._wake.wait()
                 continue
             group = self._groups[0]
-            if not alone:
+            if crowded:
                 await self._linger(group)
             group.closed = True
-            alone = len(group.records) == 1
             try:
                 await self._in_thread(self._log.write, b"".join(group.data), group.first, group.records[0].time_s)
             except TransientError as error:
@@ -328,6 +330,7 @@ class Spool:
             else:
                 self._settle(group)
             self._disk_bytes = self._log.size_bytes
+            crowded = bool(self._groups)
 
     async def _linger(self, group: Group) -> None:
         """Wait for company while it comes."""
