@@ -61,6 +61,8 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to ours."""
     directory: Path | None = None
+    kept_open: Sequence[int] = ()
+    """File descriptors that the child inherits; a lock on one is held until the child, too, is gone."""
     level: Callable[[str], int] = lambda _line: logging.INFO
     """The level at which a line of its output is logged."""
 
@@ -164,6 +166,7 @@ class ChildProcess:
                 env={**os.environ, **command.environment},
                 cwd=command.directory,
                 start_new_session=True,
+                pass_fds=tuple(command.kept_open),
                 limit=LIMIT_LINE_BYTES,
             )
         except OSError as error:

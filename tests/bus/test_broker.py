@@ -230,7 +230,7 @@ async def test_remembered_port_in_use_is_replaced(tmp_path: Path) -> None:
 
 async def test_directory_in_use_is_said(tmp_path: Path) -> None:
     async with EmbeddedBroker(tmp_path):
-        with pytest.raises(SetupError, match="is in use by another broker of Meterway"):
+        with pytest.raises(SetupError, match="is in use by another broker"):
             async with EmbeddedBroker(tmp_path):
                 pass
 

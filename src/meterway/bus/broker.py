@@ -10,6 +10,7 @@ What lies in its directory (made with mode 0700):
     lock                    held while it runs
 """
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -18,8 +19,8 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -44,6 +45,8 @@ LIMIT_STORE_BYTES = 8 << 30
 """The most that is kept on disk; beyond it the broker acknowledges nothing more and the senders' spools fill."""
 
 CHECK_EVERY_S = 5.0
+LOCK_WITHIN_S = 3.0
+_LOCK_EVERY_S = 0.02
 
 _OBSERVED = ("smartMeterMessage", "concentrator", "receipt")
 """First levels of the topics that an observer may read; in NATS ``a`` and ``a.>`` together are MQTT's ``a/#``."""
@@ -79,7 +82,7 @@ class EmbeddedBroker:
         """
         binary = find_nats_server()
         async with AsyncExitStack() as stack:
-            stack.enter_context(_locked(self._data_dir))
+            lock = await stack.enter_async_context(_locked(self._data_dir))
             self._write_files()
             command = Command(
                 name="broker",
@@ -87,6 +90,7 @@ class EmbeddedBroker:
                 probe=self._answers,
                 check_every_s=CHECK_EVERY_S,
                 level=_level,
+                kept_open=[lock],
             )
             self._process = await stack.enter_async_context(ChildProcess(command))
             self._stack = stack.pop_all()
@@ -165,6 +169,8 @@ mqtt {{
 
 def _level(line: str) -> int:
     """Return the level of a line of nats-server: what it refuses (``[ERR] ... Publish Violation``) is a warning."""
+    if "Plaintext passwords" in line:  # they are random, and nobody else can read the file
+        return logging.DEBUG
     return logging.WARNING if any(mark in line for mark in ("[WRN]", "[ERR]", "[FTL]")) else logging.DEBUG
 
 
@@ -247,22 +253,33 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory for this process.
+def _open_lock(directory: Path) -> int:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+@asynccontextmanager
+async def _locked(directory: Path) -> AsyncIterator[int]:
+    """Hold the directory; yields the descriptor that holds it.
+
+    nats-server inherits the descriptor: one whose parent was killed, and which is about to be ended by the kernel,
+    holds the directory until it is really gone.
 
     Raises:
-        SetupError: another process holds it.
+        SetupError: another process holds it, and still does after a few seconds.
     """
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SetupError(
-                f"{directory} is in use by another broker of Meterway; end it, or choose another directory"
-            ) from error
-        yield
+    lock = _open_lock(directory)
+    try:
+        for _ in range(round(LOCK_WITHIN_S / _LOCK_EVERY_S)):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            await asyncio.sleep(_LOCK_EVERY_S)
+        else:
+            raise SetupError(f"{directory} is in use by another broker; end that one or choose another directory")
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def _quoted(value: object) -> str:

@@ -10,8 +10,8 @@
 
 import asyncio
 import logging
-import os
 import random
+import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import TracebackType
@@ -218,7 +218,7 @@ class MqttBus:
 async def answers(config: BrokerConfig) -> bool:
     """Tell whether a broker is there, speaks MQTT and takes the log-in; within a few seconds."""
     try:
-        session = Session(login(config, f"meterway-probe-{os.getpid()}", clean_session=True), Inbound.ack)
+        session = Session(login(config, f"meterway-probe-{secrets.token_hex(8)}", clean_session=True), Inbound.ack)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await session.connect()
