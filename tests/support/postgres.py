@@ -46,10 +46,17 @@ class Server:
             time.sleep(0.05)
         raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()[-3000:]}")
 
-    def stop(self, kind: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT is a clean stop, SIGKILL a crash."""
+    def stop(self) -> None:
+        """End it in good order; committed transactions are on the disk anyway."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as a crash would; ``start`` recovers."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
         if self.process is not None:
-            self.process.send_signal(kind)
+            self.process.send_signal(how)
             self.process.wait(START_S)
 
     @property

@@ -68,7 +68,8 @@ class IngestConfig(_Table, frozen=True):
     """How long a batch that is not full waits for more."""
     pending_limit: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     """The most messages that wait for the database. Beyond, messages are neither kept nor acknowledged (counted as
-    `refused`); the broker or the sender delivers them again."""
+    `refused`); the broker delivers them again (NATS after its `ack_wait`, mosquitto at the next connection). Let the
+    broker have fewer in flight than this, as the embedded one has (4096)."""
     pending_limit_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 1024 * 1024
     """The most bytes that wait for the database; beyond, as above."""
     future_limit_s: Annotated[int, msgspec.Meta(ge=0)] = 86_400

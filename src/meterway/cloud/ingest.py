@@ -101,6 +101,7 @@ class Ingest:
     def __init__(self, store: Store, config: IngestConfig, *, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._config = config
+        self._batch_limit = min(config.batch_limit, config.pending_limit)
         self._clock = clock
         self._pending: list[_Waiting] = []
         self._pending_bytes = 0
@@ -126,7 +127,7 @@ class Ingest:
         self._pending_bytes += len(payload)
         if not waiting:
             self._some.set()
-        elif waiting + 1 >= config.batch_limit:
+        elif waiting + 1 >= self._batch_limit:
             self._enough.set()
 
     async def run(self, confirm: Confirm) -> None:
@@ -177,7 +178,7 @@ class Ingest:
 
     async def _linger(self) -> None:
         """Wait until the batch is full, at most ``linger_s``."""
-        if len(self._pending) < self._config.batch_limit:
+        if len(self._pending) < self._batch_limit:
             try:
                 async with asyncio.timeout(self._config.linger_s):
                     await self._enough.wait()
@@ -185,7 +186,7 @@ class Ingest:
                 return
 
     def _take(self) -> list[_Waiting]:
-        limit = self._config.batch_limit
+        limit = self._batch_limit
         batch, self._pending = self._pending[:limit], self._pending[limit:]
         self._pending_bytes = sum(len(each.delivery.payload) for each in self._pending)
         if not self._pending:
