@@ -35,7 +35,7 @@ def convert_config(table: object, kind: type[Config], *, where: str) -> Config:
         SetupError: as ``load_config``.
     """
     try:
-        return msgspec.convert(table, kind, dec_hook=_decode_path)
+        return msgspec.convert(table, kind, dec_hook=decode_path)
     except msgspec.ValidationError as error:
         raise SetupError(f"{where}: {error}{_suggestion(str(error), kind)}") from error
 
@@ -55,7 +55,8 @@ def _without_none(value: object) -> object:
     return value
 
 
-def _decode_path(kind: type[Any], value: object) -> object:
+def decode_path(kind: type[Any], value: object) -> object:
+    """Be the ``dec_hook`` of ``msgspec.convert`` for Structs with paths."""
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     raise ValueError(f"Expected the path of a file or folder, got {value!r}")

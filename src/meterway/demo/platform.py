@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import msgspec
 
-from meterway.adapter.config import AdapterConfig, MeterConfig, SerialSource, Source, TcpSource
+from meterway.adapter.config import AdapterConfig, ChannelConfig, MeterConfig, Source
 from meterway.bus.broker import EmbeddedBroker
 from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig, IngestConfig
 from meterway.concentrator.config import ConcentratorConfig
+from meterway.core.config import decode_path
 from meterway.edge import component
 from meterway.process import ChildProcess, Command
 
@@ -44,12 +44,30 @@ class Options:
     """How the meters are plugged in; the kinds of links take turns."""
 
 
+class _Channel(msgspec.Struct, frozen=True):
+    channel: int
+    meter_id: str
+
+
 class _Offer(msgspec.Struct, frozen=True):
-    """A line of ``meterway meter virtual --json``."""
+    """What ``meterway meter virtual --json`` says of one meter; ``source`` is as an adapter's configuration has it."""
 
     meter_id: str
     kind: str
-    address: str
+    source: Source
+    channels: tuple[_Channel, ...]
+
+    @property
+    def config(self) -> MeterConfig:
+        """How an adapter reads it."""
+        return MeterConfig(
+            id=self.meter_id,
+            family=_FAMILIES[self.kind],
+            source=self.source,
+            timezone="Europe/Vienna",
+            watchdog_s=15,
+            channels=tuple(ChannelConfig(channel=each.channel, id=each.meter_id) for each in self.channels),
+        )
 
 
 class Platform:
@@ -143,8 +161,8 @@ class Platform:
         meters: list[MeterConfig] = []
         for link, meter_count in zip(links, counts, strict=True):
             process = await self._run(self._meters, self._virtual_meters(link, meter_count))
-            offers = msgspec.convert(process.ready_message["meters"], list[_Offer])
-            meters.extend(_meter_config(offer) for offer in offers)
+            offers = msgspec.convert(process.ready_message["meters"], list[_Offer], dec_hook=decode_path)
+            meters.extend(offer.config for offer in offers)
         self.meter_ids = [meter.id for meter in meters]
         adapter = AdapterConfig(
             id="demo",
@@ -168,18 +186,6 @@ class Platform:
         for fault in options.faults:
             arguments += ["--fault", fault]
         return Command(name=f"meters-{link}", arguments=arguments)
-
-
-def _meter_config(offer: _Offer) -> MeterConfig:
-    source: Source
-    if offer.address.startswith("tcp://"):
-        parts = urlsplit(offer.address)
-        source = TcpSource(host=parts.hostname or "", port=parts.port or 0)
-    else:
-        source = SerialSource(port=Path(offer.address))
-    return MeterConfig(
-        id=offer.meter_id, family=_FAMILIES[offer.kind], source=source, timezone="Europe/Vienna", watchdog_s=15
-    )
 
 
 def _free_port(wanted: int) -> int:
