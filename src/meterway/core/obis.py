@@ -17,7 +17,7 @@ _LETTERS = {"C": 96, "F": 97, "L": 98, "P": 99}
 _GROUP = r"[0-9]{1,3}"
 _WRITTEN = re.compile(
     rf"(?:(?P<a>{_GROUP})-(?P<b>{_GROUP}):)?"
-    rf"(?P<c>{_GROUP}|[CFLP])\.(?P<d>{_GROUP}|[CFLP])(?:\.(?P<e>{_GROUP}))?(?:[*&.](?P<f>{_GROUP}))?",
+    rf"(?P<c>{_GROUP}|[CFLP])(?(a)[.:]|\.)(?P<d>{_GROUP}|[CFLP])(?:\.(?P<e>{_GROUP}))?(?:[*&.](?P<f>{_GROUP}))?",
 )
 _DOTTED = re.compile(rf"({_GROUP})" + rf"\.({_GROUP})" * 5)
 
@@ -52,8 +52,8 @@ class Obis(_Groups):
         """Return the code written in ``text``; ``a`` and ``b`` stand in where a reduced code names none.
 
         Understood are ``1-0:1.8.0*255``, ``1-0:1.8.0``, ``1-0:1.8.0.255``, ``1.0.1.8.0.255``, ``1.8.0``, ``1.8``,
-        ``1.8.0*19`` and ``1.8.0&19`` (stored values), ``C.1.0``, ``C.1``, ``F.F``, ``F``, ``P.01``. A missing E
-        is 0, a missing F is 255. Exact: no blanks, no other characters.
+        ``1.8.0*19`` and ``1.8.0&19`` (stored values), ``C.1.0``, ``C.1``, ``F.F``, ``F``, ``P.01``, and
+        ``1-0:72:32.0`` as some Dutch P1 ports write. A missing E is 0, a missing F is 255. Exact: no blanks.
 
         Raises:
             BadDataError: none of these forms, or a value group above 255 (reason ``bad-obis``).
@@ -67,7 +67,7 @@ class Obis(_Groups):
         Raises:
             BadDataError: not six bytes (reason ``bad-obis``).
         """
-        return _from_bytes(bytes(data))
+        return _from_bytes(data)
 
     def __bytes__(self) -> bytes:
         return bytes(tuple(self))

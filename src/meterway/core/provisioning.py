@@ -1,12 +1,15 @@
 """SmartMeterAdapterConfig: the file that the cloud writes for an adapter, in the words of the public specification.
 
     {"MeterIndividualId": "...",
-     "OperationalPropertyMapping": [{"from": "1-0:1.8.0", "to": "OBIS_1.8.0"}, {"from": "3", "to": "SITE_household_size"}],
+     "OperationalPropertyMapping": [{"from": "1-0:1.8.0", "to": "OBIS_1.8.0"},
+                                    {"from": "3", "to": "SITE_household_size"}],
      "CloudAuth": {"username": "...", "password": "...", "token": "..."}}
 
 ``from`` is an OBIS code in any written form, or a fixed value; ``to`` is a property of the catalogue. The file holds
 secrets: whoever writes it to a disk makes it readable by its owner only.
 """
+
+import re
 
 import msgspec
 
@@ -17,6 +20,8 @@ from meterway.core.topics import check_id
 
 LIMIT_BYTES = 1024 * 1024
 """A longer file is refused unread."""
+
+_NUMBER = re.compile(r"[0-9]+\.[0-9]+")
 
 
 class OperationalPropertyMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,9 +34,9 @@ class OperationalPropertyMapping(msgspec.Struct, frozen=True, kw_only=True, forb
 
     @property
     def obis(self) -> Obis | None:
-        """The code that is mapped; None where ``source`` is a fixed value."""
+        """The code that is mapped; None where ``source`` is a fixed value. ``1.8`` is a number, ``1.8.0`` a code."""
         try:
-            return Obis.parse(self.source)
+            return None if _NUMBER.fullmatch(self.source) else Obis.parse(self.source)
         except BadDataError:
             return None
 
