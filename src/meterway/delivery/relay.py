@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from meterway.bus.bus import Bus
@@ -12,6 +11,7 @@ from meterway.core.errors import BadDataError, TransientError
 from meterway.delivery.config import RelayConfig
 from meterway.delivery.flight import Flight, Flying
 from meterway.delivery.spool import Spool
+from meterway.delivery.stats import RelayStats
 
 _log = logging.getLogger(__name__)
 
@@ -25,30 +25,11 @@ _TICK_S = 0.25
 _BLOCKED_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class RelayStats:
-    """What a relay is doing; counters count since it was made."""
-
-    in_flight: int
-    in_flight_bytes: int
-    sent: int
-    """Messages handed to the broker, repetitions included."""
-    resent: int
-    """Of these, repetitions."""
-    confirmed: int
-    unknown: int
-    """Digests in receipts that belong to nothing on its way: repeated receipts, or from before a restart."""
-    bad_receipts: int
-    """Receipts that could not be read."""
-    undeliverable: int
-    """Messages that no broker takes (see ``Bus.publish``); logged and given up."""
-
-
 class Relay:
     """Sends what is in ``spool`` over ``bus``, oldest first, many on their way, again until confirmed.
 
     ``retain`` tells by the topic whether the broker is to keep the message. Give what arrives on
-    ``receipt/[senderId]`` to ``on_receipt``. Runs in ``run``, a task of the caller's.
+    ``receipt/[senderId]`` to ``on_receipt``. Runs in ``run``, a task of the caller's; made inside a running event loop.
     """
 
     def __init__(

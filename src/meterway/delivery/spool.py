@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +27,7 @@ from meterway.delivery.log import LIMIT_SAVED_INTERVALS, SegmentLog
 from meterway.delivery.reader import Reader
 from meterway.delivery.record import LIMIT_MARK_BYTES, LIMIT_PAYLOAD_BYTES, LIMIT_TOPIC_BYTES, Record, encode
 from meterway.delivery.segment import Segment
+from meterway.delivery.stats import SpoolStats
 from meterway.delivery.tally import TopicState
 
 _log = logging.getLogger(__name__)
@@ -40,32 +40,6 @@ _LINGER_SLICES = 4
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStats:
-    """What a spool holds and has done; counters count since it was opened."""
-
-    pending: int
-    """Messages appended and not done."""
-    size_bytes: int
-    """On the disk, with what is done but not yet deleted."""
-    oldest_age_s: float
-    """How long the oldest pending message has waited, exact to a second for short backlogs; 0 if there is none."""
-    overdue: bool
-    """Whether that is longer than ``alarm_age_s``."""
-    appended: int
-    done: int
-    groups: int
-    """Groups written, each with one ``fdatasync``."""
-    refused: int
-    """Appends refused because the spool was full or the disk too slow."""
-    failed: int
-    """Messages whose group could not be written; their senders were told."""
-    lost: int
-    """Messages that were stored and could not be read again; the bytes are in ``*.corrupt`` files."""
-    torn_bytes: int
-    """Cut off the end at opening: a write that a crash interrupted, never acknowledged."""
 
 
 class Spool:
