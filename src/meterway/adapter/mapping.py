@@ -19,15 +19,14 @@ from meterway.adapter.config import MeterConfig
 from meterway.core.errors import BadDataError, SetupError
 from meterway.core.identifiers import reading_identifier
 from meterway.core.obis import Obis
-from meterway.core.properties import Kind, Medium, OperationalProperty, catalogue, medium_of_device_type
+from meterway.core.properties import Kind, Medium, OperationalProperty, catalogue
 from meterway.core.reading import MeterReading, PhysicalMeterClass, PropertyValue
 from meterway.core.units import convert
 from meterway.meter.family import Family, ObisRule
-from meterway.meter.telegram import Register, Telegram
+from meterway.meter.telegram import Register, Telegram, channel_media
 
 _TICK = timedelta(microseconds=1)
 _MBUS_CHANNELS = range(1, 5)
-_DEVICE_TYPE = (24, 1, 0)
 _CLOCK = (1, 0, 0)
 
 
@@ -115,9 +114,12 @@ class Mapper:
             else:
                 own.append(register)
         found = [self._reading(self._parts[0], own, telegram.time, arrival)]
+        media = channel_media(telegram.registers) if behind else {}
         for channel, registers in behind.items():
             part = self._parts[channel]
-            self._note_medium(part, registers)
+            if channel in media and media[channel] is not part.medium:
+                part.medium = media[channel]
+                part.targets.clear()
             times = [register.time for register in registers if register.time is not None]
             found.append(self._reading(part, registers, max(times, default=telegram.time), arrival))
         return [mapped for mapped in found if mapped is not None]
@@ -202,16 +204,6 @@ class Mapper:
             return catalogue().require(property_id)
         except BadDataError as error:
             raise SetupError(f"{self._where}: {error}; docs/properties.md lists them") from error
-
-    @staticmethod
-    def _note_medium(part: _Part, registers: Sequence[Register]) -> None:
-        """Learn what a meter behind the first one measures; another one in its place may measure something else."""
-        for register in registers:
-            if register.obis[2:5] == _DEVICE_TYPE and isinstance(register.value, Decimal):
-                medium = medium_of_device_type(int(register.value))
-                if medium is not part.medium:
-                    part.medium = medium
-                    part.targets.clear()
 
     def _static(self, values: Mapping[str, int | float | str]) -> tuple[PropertyValue, ...]:
         made = []

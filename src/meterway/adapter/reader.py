@@ -86,7 +86,7 @@ class MeterReader:
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     async def _read(self, link: source.Link) -> None:
-        decoder = make_decoder(self._family.protocol, self._zone)
+        decoder = make_decoder(self._family.protocol, self._zone, self._family.quirks)
         alive = self._monotonic()
         received_bytes = used_bytes = 0
         while True:

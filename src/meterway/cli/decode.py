@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from meterway.cli.output import fail, json_option, plain, print_json
+from meterway.cli.output import json_option, plain, print_json
 from meterway.core.errors import SetupError
-from meterway.core.properties import catalogue
+from meterway.core.properties import Medium, catalogue
 from meterway.meter.codec import CodecError
 from meterway.meter.recognise import PROTOCOLS, make_decoder, recognise
-from meterway.meter.telegram import Register, Telegram
+from meterway.meter.telegram import Register, Telegram, channel_media
 
 _LIMIT_BYTES = 64 << 20
 
@@ -75,6 +75,9 @@ def _decode_file(path: Path, protocol: str | None, zone: ZoneInfo, *, as_json: b
     items = [*decoder.feed(data, 0.0), *decoder.idle(1.0)]
     telegrams = [item for item in items if isinstance(item, Telegram)]
     errors = [item for item in items if isinstance(item, CodecError)]
+    if not items:
+        message = f"no whole {protocol} telegram in these {len(data)} bytes"
+        errors = [CodecError(message, reason="no-telegram", data=data)]
     if as_json:
         print_json(
             {
@@ -103,21 +106,22 @@ def _nothing(path: Path, reason: str, *, as_json: bool) -> bool:
 
 
 def _reading(telegram: Telegram) -> dict[str, Any]:
+    media = channel_media(telegram.registers)
     return {
         "readingTime": telegram.time,
         "meter": telegram.meter,
         "checksum": telegram.checked,
-        "propertyValues": [_value(register) for register in telegram.registers],
+        "propertyValues": [_value(register, media) for register in telegram.registers],
     }
 
 
-def _property_id(register: Register) -> str | None:
-    found = catalogue().for_obis(register.obis)
+def _property_id(register: Register, media: dict[int, Medium]) -> str | None:
+    found = catalogue().for_obis(register.obis, media.get(register.obis.b, Medium.ELECTRICITY))
     return found.property_id if found else None
 
 
-def _value(register: Register) -> dict[str, Any]:
-    value: dict[str, Any] = {"obis": str(register.obis), "propertyId": _property_id(register)}
+def _value(register: Register, media: dict[int, Medium]) -> dict[str, Any]:
+    value: dict[str, Any] = {"obis": str(register.obis), "propertyId": _property_id(register, media)}
     if isinstance(register.value, str):
         value["textValue"] = register.value
     else:
@@ -142,9 +146,12 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
         table.add_column("value", justify="right")
         table.add_column("unit")
         table.add_column("property")
+        media = channel_media(telegram.registers)
         for register in telegram.registers:
             value = register.value if isinstance(register.value, str) else plain(register.value)
-            table.add_row(str(register.obis), value, register.unit or "", _property_id(register) or "[dim]-[/dim]")
+            table.add_row(
+                str(register.obis), value, register.unit or "", _property_id(register, media) or "[dim]-[/dim]"
+            )
         console.print(table)
     for error in errors:
         console.print(f"[red]rejected[/red] {len(error.data)} bytes, {error.reason}: {error}", highlight=False)
@@ -152,5 +159,3 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
         f"{path}: {protocol}, {len(telegrams)} reading(s), {len(errors)} rejected, {skipped_bytes} other bytes",
         highlight=False,
     )
-    if not telegrams and not errors:
-        fail(f"{path}: no whole {protocol} telegram in it", code=1)

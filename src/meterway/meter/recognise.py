@@ -1,11 +1,11 @@
 """Which protocol do these bytes speak? By signature, without configuration."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import tzinfo
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
+from meterway.core.errors import SetupError
 from meterway.meter.codec import Decoder
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
@@ -23,12 +23,17 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
     ("p1-encrypted", re.compile(rb"\xdb\x08.{8}\x82", re.DOTALL), "the start db 08 of an encrypted P1 telegram"),
     ("dlms", re.compile(rb"\x7e[\xa0-\xaf].", re.DOTALL), "an HDLC frame 7e a."),
     ("mbus", re.compile(rb"\x68(.)\1\x68", re.DOTALL), "an M-Bus long frame 68 L L 68"),
+    (
+        "sml",
+        re.compile(rb"\x76.{1,16}\x62.\x62.\x72\x63\x07\x01\x77", re.DOTALL),
+        "an SML list without the frame around it",
+    ),
     ("p1", re.compile(rb"/[^\r\n/!]{3,}\r?\n.*?\d:\d+\.\d+\.\d+", re.DOTALL), "a telegram that begins with /XXX"),
 )
 
-_DECODERS: Mapping[str, Callable[[tzinfo], Decoder]] = {
-    "p1": lambda zone: P1Decoder(zone=zone),
-    "sml": lambda _zone: SmlDecoder(),
+_DECODERS: Mapping[str, Callable[[tzinfo, Collection[str]], Decoder]] = {
+    "p1": lambda zone, _quirks: P1Decoder(zone=zone),
+    "sml": lambda _zone, quirks: SmlDecoder(quirks=quirks),
 }
 
 PROTOCOLS = tuple(_DECODERS)
@@ -45,10 +50,12 @@ def recognise(data: bytes) -> Recognised | None:
     return min(found)[1] if found else None
 
 
-def make_decoder(protocol: str, zone: tzinfo = ZoneInfo("Europe/Amsterdam")) -> Decoder:  # noqa: B008 - immutable
-    """Return a decoder of ``protocol``; ``zone`` is that of the meter's clock, where it sends local time.
+def make_decoder(protocol: str, zone: tzinfo, quirks: Collection[str] = ()) -> Decoder:
+    """Return a decoder of ``protocol``; ``zone`` is that of the meter's clock, ``quirks`` those of its family.
 
     Raises:
-        KeyError: no such protocol in ``PROTOCOLS``.
+        SetupError: no such protocol in ``PROTOCOLS``, or no such quirk.
     """
-    return _DECODERS[protocol](zone)
+    if protocol not in _DECODERS:
+        raise SetupError(f"protocol {protocol!r} is not known; there are {', '.join(PROTOCOLS)}")
+    return _DECODERS[protocol](zone, quirks)

@@ -1,10 +1,12 @@
 """What a codec makes of a frame: the meter's own words, typed, before any mapping."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from meterway.core.obis import Obis
+from meterway.core.properties import Medium, medium_of_device_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,20 @@ class Telegram:
     """Aware; the meter's own clock; None if it sends none."""
     checked: bool = True
     """False where the protocol carried no checksum, so that only plausibility protects the values."""
+
+
+_DEVICE_TYPE = (24, 1, 0)
+
+
+def channel_media(registers: Iterable[Register]) -> dict[int, Medium]:
+    """Return what the meters behind a meter measure, by M-Bus channel, as far as ``0-n:24.1.0`` says.
+
+    Source: DSMR P1 Companion Standard 5.0.2, 6.12; numbers of EN 13757-7, "device type".
+    """
+    found = {}
+    for register in registers:
+        if register.obis[2:5] == _DEVICE_TYPE and isinstance(register.value, Decimal):
+            medium = medium_of_device_type(int(register.value))
+            if medium is not None:
+                found[register.obis.b] = medium
+    return found
