@@ -152,6 +152,11 @@ def test_clock_that_was_never_set_is_no_time() -> None:
     assert telegram.registers[0].value == "000000000000W"
 
 
+def test_clock_may_lack_its_letter() -> None:
+    assert one(guarded("0-0:1.0.0(260714183005)\r\n")).time == datetime(2026, 7, 14, 16, 30, 5, tzinfo=UTC)
+    assert one(guarded("0-0:1.0.0(2607141830)\r\n")).time is None
+
+
 def test_gas_value_of_dsmr_2_stands_on_the_next_line() -> None:
     lines = "0-1:24.3.0(260214090000)(00)(60)(1)(0-1:24.2.1)(m3)\r\n(03456.789)\r\n0-1:24.4.0(1)\r\n"
     gas, valve = one(unguarded(lines)).registers

@@ -161,7 +161,7 @@ class P1Decoder:
         if not digits:
             return [self._unchecked(raw, guarded[:-1], has_end=True)]
         if not _CHECKSUM.fullmatch(digits) or not _holds(guarded, int(digits, 16)):
-            said = digits.decode("latin-1")
+            said = digits[:4].decode("latin-1")
             text = f"a telegram of {len(raw)} bytes says checksum {said!r}, its bytes give {crc16_arc(guarded):04X}"
             return [CodecError(text, reason="bad-checksum", data=raw)]
         meter, lines = self._read(guarded[:-1], strict=False)

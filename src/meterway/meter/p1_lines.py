@@ -103,7 +103,7 @@ class Lines(NamedTuple):
 def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
     """Return what the lines in ``text`` say.
 
-    ``strict`` is for telegrams without checksum: a free text is odd where the code does not name a text.
+    ``strict`` is for telegrams without checksum: free text is odd but in equipment numbers and messages.
     """
     registers: list[Register] = []
     odd: list[str] = []
@@ -111,7 +111,7 @@ def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
         text = _CONTINUED.sub("", text)
     for code, number, unit, time, timed_number, timed_unit, other in _LINE.findall(text):
         if number:
-            found = _number(code, number, unit)
+            found = _number(code, number, unit, zone)
         elif time:
             found = _timed(code, time, timed_number, timed_unit, zone)
         elif other == "\r":
@@ -163,16 +163,18 @@ def _offset_zone(offset: timedelta) -> timezone:
     return timezone(offset)
 
 
-def _number(code: str, number: str, unit: str) -> Register | None:
+def _number(code: str, number: str, unit: str, zone: tzinfo) -> Register | None:
     known = _code(code)
     if known is None:
         return None
     if unit:
         name = _unit(unit)
         return None if name is None else Register(known.obis, Decimal(number), name)
-    if known.kind is _Kind.NUMBER or known.kind is _Kind.TIME:
+    if known.kind is _Kind.NUMBER:
         return Register(known.obis, Decimal(number))
-    return Register(known.obis, _readable(number, known.kind))
+    if known.kind is _Kind.TIME:
+        return Register(known.obis, number, None, instant(number, zone) if _TIME.fullmatch(number) else None)
+    return Register(known.obis, _readable(number) if known.kind is _Kind.OCTETS else number)
 
 
 def _timed(code: str, time: str, number: str, unit: str, zone: tzinfo) -> Register | None:
@@ -192,13 +194,13 @@ def _other(line: str, zone: tzinfo, *, strict: bool) -> Register | None:
     if found is None or known is None or (strict and not (line.isascii() and line.isprintable())):
         return None
     inner = found[2]
-    if ")(" in inner and known.kind is not _Kind.OCTETS:
+    if known.kind is _Kind.OCTETS:
+        return Register(known.obis, _readable(inner))
+    if ")(" in inner:
         return _several(known.obis, inner, zone, strict=strict)
     if _TIME.fullmatch(inner):
         return Register(known.obis, inner, None, instant(inner, zone))
-    if inner and known.kind is not _Kind.OCTETS and (strict or "*" in inner):
-        return None
-    return Register(known.obis, _readable(inner, known.kind))
+    return None if inner and (strict or "*" in inner) else Register(known.obis, inner)
 
 
 def _several(obis: Obis, inner: str, zone: tzinfo, *, strict: bool) -> Register | None:
@@ -224,13 +226,13 @@ def _group(number: str, unit: str) -> str:
     return f"({number}*{unit})" if unit else f"({number})"
 
 
-def _readable(text: str, kind: _Kind) -> str:
-    """Return a text as people read it.
+def _readable(text: str) -> str:
+    """Return an octet string (equipment number 96.1.x or 42.0.0, message 96.13.x) as people read it.
 
-    Octet strings (equipment numbers 96.1.x and 42.0.0, messages 96.13.x) come as hexadecimal digits: where these
-    spell printable ASCII it is the text they spell, else the digits in upper case. Other texts are as sent.
+    It comes as hexadecimal digits: where these spell printable ASCII it is the text they spell, else the digits in
+    upper case. What is not hexadecimal stays as sent.
     """
-    if kind is not _Kind.OCTETS or not _OCTETS.fullmatch(text):
+    if not _OCTETS.fullmatch(text):
         return text
     octets = bytes.fromhex(text)
     if octets.isascii() and (spelled := octets.decode("ascii")).isprintable():
