@@ -1,6 +1,7 @@
 """Topic filters and topics (MQTT 3.1.1, section 4.7)."""
 
 import re
+from functools import lru_cache
 
 from meterway.core.errors import BadDataError
 
@@ -23,6 +24,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(given) and all(want in ("+", have) for want, have in zip(wanted, given, strict=True))
 
 
+@lru_cache(maxsize=16_384)
 def check_topic(topic: str) -> str:
     """Return ``topic`` if every broker takes a message on it.
 

@@ -178,7 +178,9 @@ class MqttBus:
             self._connected.set()
             for callback in self._on_connect:
                 callback()
-            self._report(f"{self._where} {await session.wait_lost()}", logging.WARNING)
+            reason = await session.wait_lost()
+            if not session.left:
+                self._report(f"{self._where} {reason}", logging.WARNING)
         finally:
             self._connected.clear()
             self._session = None

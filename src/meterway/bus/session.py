@@ -99,6 +99,8 @@ class Session:
         self._unacknowledged: dict[int, tuple[int, Callable[[], None] | None]] = {}
         self._unacknowledged_bytes = 0
         self._out: list[bytes] = []
+        self.left = False
+        """Whether this side said good-bye."""
         self._packets: dict[int, Callable[[int, bytes], None]] = {
             MQTTCommands.PUBLISH: self._on_publish,
             MQTTCommands.PUBACK: self._on_puback,
@@ -244,6 +246,7 @@ class Session:
         """Say good-bye, so that the will is not published, and hang up."""
         if self._lost.is_set() or self._connection is None:
             return
+        self.left = True
         self._flush()
         self._connection.send_disconnect()
         await self.close()

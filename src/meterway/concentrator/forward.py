@@ -1,9 +1,13 @@
 """Decides what becomes of a message. Pure; sees the topic and the length, never the payload."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from meterway.core import topics
 from meterway.core.errors import BadDataError
+
+LIMIT_KNOWN_TOPICS = 16_384
+"""For so many topics the decision is remembered; beyond, the one not used for longest is taken again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +33,26 @@ class Refusal:
 
 def decide(concentrator_id: str, topic: str, size_bytes: int, *, limit_bytes: int) -> Forward | Refusal:
     """Return what to do with a message of ``size_bytes`` that arrived on ``topic``."""
-    try:
-        sender_id, _ = topics.split_smart_meter_topic(topic)
-        cloud_topic = topics.concentrator_topic(concentrator_id, topic)
-    except BadDataError as error:
-        return Refusal(error.reason, str(error), _sender_id(topic))
-    if size_bytes > limit_bytes:
-        return Refusal(
-            "too-long",
-            f"payload of {size_bytes} bytes on {topic} is over limits.payload_bytes = {limit_bytes}",
-            sender_id,
-        )
-    return Forward(cloud_topic, sender_id)
+    decision = _by_topic(concentrator_id, topic)
+    if size_bytes > limit_bytes and isinstance(decision, Forward):
+        message = f"payload of {size_bytes} bytes on {topic} is over limits.payload_bytes = {limit_bytes}"
+        return Refusal("too-long", message, decision.sender_id)
+    return decision
 
 
+@lru_cache(maxsize=LIMIT_KNOWN_TOPICS)
 def is_retained(cloud_topic: str) -> bool:
     """Tell whether the cloud's broker keeps what is published on ``cloud_topic`` for late subscribers."""
     return topics.split_concentrator_topic(cloud_topic).specific_topic.retained
+
+
+@lru_cache(maxsize=LIMIT_KNOWN_TOPICS)
+def _by_topic(concentrator_id: str, topic: str) -> Forward | Refusal:
+    try:
+        sender_id, _ = topics.split_smart_meter_topic(topic)
+        return Forward(topics.concentrator_topic(concentrator_id, topic), sender_id)
+    except BadDataError as error:
+        return Refusal(error.reason, str(error), _sender_id(topic))
 
 
 def _sender_id(topic: str) -> str | None:
