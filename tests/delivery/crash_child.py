@@ -15,7 +15,7 @@ from pathlib import Path
 from meterway.delivery.config import SpoolConfig
 from meterway.delivery.spool import Spool
 
-CONFIG = SpoolConfig(segment_bytes=16_384, limit_bytes=4 << 20, linger_s=0.002)
+CONFIG = SpoolConfig(segment_bytes=16_384, limit_bytes=64 << 20, linger_s=0.002)
 
 
 def payload(topic: str, sequence: int, seed: int) -> bytes:

@@ -21,7 +21,7 @@ from meterway.delivery.record import Record
 from meterway.delivery.spool import Spool
 
 CHILD = Path(__file__).with_name("crash_child.py")
-CONFIG = SpoolConfig(segment_bytes=16_384, limit_bytes=4 << 20, linger_s=0.002)
+CONFIG = SpoolConfig(segment_bytes=16_384, limit_bytes=64 << 20, linger_s=0.002)
 
 Reading = tuple[str, int, int]
 """Topic, sequence number, and the run of the child that made it."""

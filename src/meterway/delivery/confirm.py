@@ -23,7 +23,8 @@ class Confirmer:
     """Collects digests and publishes them on ``receipt/[senderId]``.
 
     Confirm a message only when it is committed. A lost receipt does no harm: the sender sends the message again and
-    it is confirmed again. Needs no task, but a running event loop; what it has not published when the process ends is lost in that sense.
+    it is confirmed again. Needs a running event loop and no task; what it has not published when the process ends is
+    lost in that sense.
     """
 
     def __init__(self, bus: Bus) -> None:

@@ -8,7 +8,7 @@ from meterway.delivery.intervals import Intervals
 from meterway.delivery.record import Record
 from meterway.delivery.tally import TopicState
 
-LIMIT_GROUP_BYTES = 1 << 20
+LIMIT_GROUP_BYTES = 4 << 20
 """The most bytes behind one ``fdatasync``; more makes several groups."""
 
 LIMIT_FAILURES = 4096
