@@ -158,7 +158,7 @@ def properties_page() -> str:
     for medium in Medium:
         lines += [f"## {medium.capitalize()}", "", "| id | meaning | units | kind |", "|---|---|---|---|"]
         lines += [
-            f"| `{each.property_id}` | {each.description} | {', '.join(each.units)} | {each.kind} |"
+            f"| `{each.property_id}` | {each.description} | {', '.join(each.allowed_units)} | {each.kind} |"
             for each in catalogue()
             if each.medium is medium
         ]
@@ -166,10 +166,11 @@ def properties_page() -> str:
     lines += ["## What differs from the public specification", ""]
     text = (files("meterway.core") / "data" / "corrections.toml").read_text(encoding="utf-8")
     corrections = tomllib.loads(text)
-    lines += ["| id there | what is wrong there | here |", "|---|---|---|"]
+    lines += ["| id there | what it says | here | why |", "|---|---|---|---|"]
     lines += [
-        f"| {' '.join(f'`{each}`' for each in entry['ids'])} | {entry['was']} | {entry['now']} |"
-        for entry in corrections["corrections"]
+        f"| {', '.join(f'`{each}`' for each in entry['ids'])} | {entry['specification']} | {entry['here']} "
+        f"| {entry['reason']} |"
+        for entry in corrections["correction"]
     ]
     return "\n".join(lines) + "\n"
 

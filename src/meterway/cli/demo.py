@@ -53,9 +53,9 @@ def demo(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Start the whole platform with virtual meters: adapter, concentrator, cloud, and a page that ticks.
+    """Start the whole platform with virtual meters, and a page that ticks.
 
-    Needs nothing: broker and database are embedded, free ports are found. Without --duration it runs until Ctrl-C
+    Adapter, concentrator and cloud run as on real devices. Broker and database are embedded, free ports are found. Without --duration it runs until Ctrl-C
     and keeps its data. DATA-DIR/demo.json says where the page is and how any MQTT client can watch.
 
     At the end everything is counted end to end; exit code 1 if a reading is missing or stored twice.

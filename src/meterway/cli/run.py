@@ -74,7 +74,9 @@ def cloud(config_path: Path, *, verbose: bool, as_json: bool) -> None:
 @click.command()
 @_component
 def edge(config_path: Path, *, verbose: bool, as_json: bool) -> None:
-    """Run several adapters and the concentrator on this device from one file, with a broker of their own.
+    """Run adapters and concentrator on this device from one file.
+
+    Each is a process of its own, watched and started again; a broker between them is started too.
 
     \b
     Example:
