@@ -12,6 +12,9 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 FAULT_DATA_LIMIT_BYTES = 4096
 """A fault carries at most this much of what was rejected; ``size_bytes`` tells how much there was."""
 
+LIMIT_PAYLOAD_BYTES = 256 * 1024
+"""A longer report is refused unread."""
+
 
 class _Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Unknown fields are ignored, so that an old cloud understands a new edge."""
@@ -85,9 +88,17 @@ def decode(payload: bytes, kind: type[Report]) -> Report:
     """Return the report in a payload.
 
     Raises:
-        BadDataError: it is not JSON of that shape.
+        BadDataError: it is longer than ``LIMIT_PAYLOAD_BYTES`` (reason ``too-large``), or not JSON of that shape
+            (``bad-report``).
     """
+    if len(payload) > LIMIT_PAYLOAD_BYTES:
+        raise BadDataError(
+            f"a {kind.__name__} report has at most {LIMIT_PAYLOAD_BYTES} bytes, this one {len(payload)}",
+            reason="too-large",
+        )
     try:
         return msgspec.json.decode(payload, type=kind)
+    except RecursionError as error:
+        raise BadDataError(f"not a {kind.__name__} report: nested too deeply", reason="bad-report") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadDataError(f"not a {kind.__name__} report: {error}", reason="bad-report") from error

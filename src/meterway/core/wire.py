@@ -18,7 +18,7 @@ Reasons of the errors: ``too-large``, ``not-utf8``, ``not-json``, ``bad-shape``,
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
@@ -48,7 +48,7 @@ LIMIT_TEXT_CHARACTERS: Final = 4096
 """The longest text value; a message on a P1 port has at most 2048."""
 LIMIT_FAULT_CODE_CHARACTERS: Final = 256
 LIMIT_DIGITS: Final = 40
-"""The most significant digits of a number, and the largest power of ten either way; storage keeps them all."""
+"""The most digits of a number before the decimal point, and behind it; storage keeps them all."""
 FIRST_YEAR: Final = 2000
 LAST_YEAR: Final = 2100
 """A time outside these years comes from a clock that was never set, or from a wrong unit."""
@@ -317,14 +317,18 @@ def _exact(text: str) -> Decimal:
         return Decimal(text)
     if len(text) > _LIMIT_NUMBER_CHARACTERS:
         raise BadDataError(f"numericalValue has {len(text)} characters", reason="bad-number")
-    return _bounded(Decimal(text))
+    try:
+        return _bounded(Decimal(text))
+    except InvalidOperation as error:
+        raise BadDataError(f"numericalValue {_shown(text)} is out of all bounds", reason="bad-number") from error
 
 
 def _bounded(value: Decimal) -> Decimal:
     """Return a number that storage can keep, with an exponent of at most 0."""
-    if not value.is_finite():
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int):
         raise BadDataError(f"{value} is not a finite number", reason="bad-number")
-    if abs(value.adjusted()) > LIMIT_DIGITS or len(value.as_tuple().digits) > LIMIT_DIGITS:
+    if value.adjusted() >= LIMIT_DIGITS or exponent < -LIMIT_DIGITS:
         raise BadDataError(
             f"{_shown(str(value))} has more than {LIMIT_DIGITS} digits before or behind the point", reason="bad-number"
         )
