@@ -116,13 +116,13 @@ class Ingest:
 
     def receive(self, delivery: Delivery) -> None:
         """Take a message; it is acknowledged when it is stored or in quarantine."""
-        payload = delivery.payload
+        topic, payload = delivery.topic, delivery.payload
         config = self._config
         waiting = len(self._pending)
         if waiting >= config.pending_limit or (waiting and self._pending_bytes >= config.pending_limit_bytes):
             self.counters.refused += 1
             return
-        arrived = decide(delivery.topic, payload, now=self._clock(), window=self._window)
+        arrived = decide(topic, payload, now=self._clock(), window=self._window)
         self._pending.append(_Waiting(delivery, arrived))
         self._pending_bytes += len(payload)
         if not waiting:
@@ -141,11 +141,11 @@ class Ingest:
             await self._linger()
             batch = self._take()
             await self._commit([each.arrived for each in batch])
-            for delivery, _ in batch:
+            for delivery, arrived in batch:
                 delivery.ack()
-                sender_id = sender_of(delivery.topic)
+                sender_id = sender_of(arrived.topic) if isinstance(arrived, Rejected) else arrived.concentrator_id
                 if sender_id is not None:
-                    confirm(sender_id, digest(delivery.topic, delivery.payload))
+                    confirm(sender_id, digest(arrived.topic, arrived.payload))
 
     async def replay(self, quarantine_keys: Sequence[int]) -> tuple[int, int]:
         """Decide quarantined messages anew; return how many left the quarantine and how many are still there.

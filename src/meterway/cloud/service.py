@@ -46,8 +46,7 @@ async def run(config: CloudConfig, *, ready: Callable[[], None]) -> None:
     try:
         async with AsyncExitStack() as stack:
             await _start(config, stack)
-            gc.freeze()
-            gc.set_threshold(_GC_THRESHOLD)
+            spare_garbage_collection()
             ready()
             await asyncio.Event().wait()
     except* SetupError as group:
@@ -130,6 +129,13 @@ def read_dsn(config: DatabaseConfig) -> str:
         raise SetupError(
             f"no database is named: set [database] embedded or dsn_file, or the environment variable {DSN_VARIABLE}"
         ) from None
+
+
+def spare_garbage_collection() -> None:
+    """Have the garbage collector look less often, and never at what the start made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _missing(ingest: Ingest, bus: MqttBus | None) -> str | None:

@@ -44,7 +44,6 @@ select a, b, c, d, e, f, g::numeric[], h::text[], i::timestamptz[], j
 from unnest($1::integer[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::integer[],
             $7::text[], $8::text[], $9::text[], $10::bytea[]) as v (a, b, c, d, e, f, g, h, i, j)
 on conflict do nothing
-returning meter_key, reading_time, reading_identifier
 """
 
 _UPDATE_METERS = """
@@ -192,20 +191,20 @@ class Writer:
             self._partitions |= missing
 
     async def _store_readings(self, connection: Connection, rows: Sequence[ReadingRow], result: Committed) -> None:
-        stored = await _insert(connection, rows)
-        result.stored = len(stored)
-        if len(stored) < len(rows):
-            conflicts = await _differing(connection, rows)
+        columns = _columns(rows)
+        digests: list[object] = [row.content_digest for row in rows]
+        result.stored = await _insert(connection, [*columns, digests])
+        if result.stored < len(rows):
+            found = await connection.fetch(_DIFFERING, *columns[:3], digests)
+            conflicts = [rows[row["n"] - 1].arrived for row in found]
             result.conflict = await aside.add_conflicts(connection, conflicts) if conflicts else 0
-            result.duplicate += len(rows) - len(stored) - result.conflict
+            result.duplicate += len(rows) - result.stored - result.conflict
             self._trimmer.note("conflict", conflicts)
-        if stored:
-            newest = newest_by_meter(row for row in rows if row[:3] in stored)
-            await connection.execute(
-                _UPDATE_METERS,
-                *_columns(newest),
-                [row.arrived.concentrator_id for row in newest],
-            )
+        if result.stored:
+            # Those that were there already do no harm here: none is newer than the newest that the meter knows.
+            newest = newest_by_meter(rows)
+            through = [row.arrived.concentrator_id for row in newest]
+            await connection.execute(_UPDATE_METERS, *_columns(newest), through)
             await connection.execute(
                 "select pg_notify('reading_stored', $1)", notification([row.meter_key for row in newest])
             )
@@ -262,20 +261,13 @@ async def _lock_meters(connection: Connection, meters: Meters) -> None:
         raise _StaleNamesError("a meter is gone, or no longer claimed")
 
 
-async def _insert(connection: Connection, rows: Sequence[ReadingRow]) -> set[tuple[int, datetime, bytes]]:
-    """Insert readings; return the primary keys of those that are new."""
+async def _insert(connection: Connection, columns: Sequence[list[object]]) -> int:
+    """Insert readings; return how many are new."""
     try:
-        found = await connection.fetch(_INSERT, *_columns(rows), [row.content_digest for row in rows])
+        tag = await connection.execute(_INSERT, *columns)
     except asyncpg.CheckViolationError as error:  # PostgreSQL's word for "no partition of relation found for row"
         raise _StaleNamesError("a partition is gone") from error
-    return {(key, time, identifier.bytes) for key, time, identifier in found}
-
-
-async def _differing(connection: Connection, rows: Sequence[ReadingRow]) -> list[ArrivedReading]:
-    """Return the readings that are stored with other content."""
-    columns = _columns(rows)[:3]
-    found = await connection.fetch(_DIFFERING, *columns, [row.content_digest for row in rows])
-    return [rows[row["n"] - 1].arrived for row in found]
+    return int(tag.rpartition(" ")[2])
 
 
 def _columns(rows: Sequence[ReadingRow]) -> list[list[object]]:
