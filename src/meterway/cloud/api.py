@@ -11,6 +11,7 @@ from datetime import datetime
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from meterway import __version__
@@ -119,6 +120,6 @@ def _sentence(request: Request, error: HTTPException) -> str:
     if error.status_code == 404:  # noqa: PLR2004
         return f"There is nothing at {request.url.path[:200]}; /openapi.json lists what there is."
     if error.status_code == 405:  # noqa: PLR2004
-        allowed = (error.headers or {}).get("allow", "another method")
+        allowed = Headers(dict(error.headers or {})).get("allow", "another method")
         return f"{request.method} is not possible at {request.url.path[:200]}; use {allowed}."
     return str(error.detail)

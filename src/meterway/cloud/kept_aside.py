@@ -96,7 +96,7 @@ class ConflictList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/quarantine/replay``."""
 
-    ids: Annotated[tuple[Annotated[int, Meta(ge=1, lt=2**63)], ...], Meta(min_length=1, max_length=LIMIT_REPLAY)]
+    ids: Annotated[tuple[Annotated[int, Meta(ge=1, le=2**63 - 1)], ...], Meta(min_length=1, max_length=LIMIT_REPLAY)]
 
 
 def parse_replay(body: bytes) -> ReplayRequest:

@@ -139,7 +139,7 @@ def check_query(query: ReadingQuery) -> ReadingQuery:
     if start is not None and end is not None and start >= end:
         raise bad_query("`readingTimeEnd` must be later than `readingTimeStart`: the range is [start, end).")
     for meter_id in query.meter_ids:
-        check_id(meter_id, "`meterIds`: meter id")
+        _check_meter_id(meter_id)
     if query.page_token is not None and query.page_number is not UNSET:
         raise bad_query("`pageToken` and `pageNumber` exclude each other: send the token alone to go on where it ends.")
     checked = tuple(_check_property(index, entry) for index, entry in enumerate(query.operational_properties))
@@ -234,6 +234,13 @@ def _comparison(entry: PropertyFilter, sql: Values) -> str:
         terms.append(f"v.id = {sql.value(entry.specific_property_name, 'text')}")
     values = "unnest(s.property_ids, r.numerical_values, r.text_values) v(id, n, t)"
     return f"exists (select from {values} where {' and '.join(terms)})"
+
+
+def _check_meter_id(meter_id: str) -> None:
+    try:
+        check_id(meter_id, "`meterIds`: meter id")
+    except BadDataError as error:
+        raise bad_query(f"{error}.") from error
 
 
 def _check_property(index: int, entry: PropertyFilter) -> PropertyFilter:
