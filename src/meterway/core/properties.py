@@ -233,7 +233,7 @@ class Catalogue:
         Raises:
             BadDataError: there is none (reason ``unknown-property``).
         """
-        definition = self.find(property_id)
+        definition = self._by_id.get(property_id) or self.find(property_id)
         if definition is None:
             raise BadDataError(
                 f"property {property_id[:_LIMIT_ID_CHARACTERS]!r} is not in the catalogue", reason="unknown-property"
