@@ -99,8 +99,9 @@ async def test_one_process_with_its_own_database_stores_and_answers(folder: Path
         await stored_sequence_number(config, 7)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{config.http.port}") as client:
             assert (await client.get("/readyz")).status_code == 200
-            metrics = (await client.get("/metrics")).text
-        assert "meterway_ingest_stored_total 1" in metrics
+            async with asyncio.timeout(WITHIN_S):
+                while "meterway_ingest_stored_total 1" not in (metrics := (await client.get("/metrics")).text):
+                    await asyncio.sleep(0.05)
         assert METER not in metrics
 
 
