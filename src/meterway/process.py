@@ -80,6 +80,7 @@ class ChildProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._error = ""
         self.restarts = 0
         self.ready_message: Mapping[str, object] = {}
         """The object that the process printed when it was ready; empty with a probe."""
@@ -157,6 +158,7 @@ class ChildProcess:
         """
         command = self._command
         self._last_lines.clear()
+        self._error = ""
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *_with_orphan_signal(command),
@@ -222,15 +224,18 @@ class ChildProcess:
                 line = error.partial
             except asyncio.LimitOverrunError as error:
                 line = await stream.readexactly(max(error.consumed, 1))
-            if not (is_output and self._take_ready_message(line)):
+            if not (is_output and self._take_message(line)):
                 self._take_line(line)
 
-    def _take_ready_message(self, line: bytes) -> bool:
-        """Tell whether ``line`` is the message that says ready, and note it."""
+    def _take_message(self, line: bytes) -> bool:
+        """Tell whether ``line`` is the message that says ready, or why it cannot be, and note it."""
         if self._command.probe is not None or self.ready or not line.startswith(b"{"):
             return False
         with contextlib.suppress(msgspec.DecodeError):
             message = msgspec.json.decode(line, type=dict[str, object])
+            if isinstance(message.get("error"), str):
+                self._error = str(message["error"])
+                return True
             if message.get("ready") is True:
                 self.ready_message = message
                 self._ready.set()
@@ -244,6 +249,8 @@ class ChildProcess:
             _log.log(self._command.level(text), "%s: %s", self._command.name, text)
 
     def _quote(self) -> str:
+        if self._error:
+            return f": {self._error}"
         return f"; it said: {' | '.join(self._last_lines)}" if self._last_lines else ""
 
     async def _end(self) -> None:

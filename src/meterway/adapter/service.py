@@ -48,7 +48,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
             delivery.ack()
 
         receipts = {receipt_topic(meter_id): on_receipt for _, _, mapper in prepared for meter_id in mapper.meter_ids}
-        bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", receipts))
+        bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts))
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool)

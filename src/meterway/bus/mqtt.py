@@ -44,7 +44,9 @@ _MQTT_PORT = 1883
 class MqttBus:
     """One logical connection with a persistent session; see ``bus.Bus``. Owns its task: use ``async with``.
 
-    ``subscriptions`` maps topic filters to handlers; the first filter that matches takes a message. A handler that
+    ``subscriptions`` maps topic filters to handlers; the first filter that matches takes a message. Those in
+    ``at_most_once`` are subscribed with QoS 0, for what does no harm when it is lost (receipts): it costs the broker
+    nothing, and NATS allows only a few QoS 1 subscriptions a session. A handler that
     raises is logged and counted (``handler_errors``), its message stays unacknowledged and so comes again; the
     connection goes on. A message that no filter matches (left in the session by an older configuration) is
     acknowledged and counted (``unhandled``).
@@ -64,13 +66,15 @@ class MqttBus:
         will: Will | None = None,
         *,
         keep_alive_s: int = KEEP_ALIVE_S,
+        at_most_once: Mapping[str, Handler] | None = None,
         clean_session: bool = False,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._config = config
         self._host, self._port = broker_address(config)
         self._client_id = client_id
-        self._subscriptions = dict(subscriptions or {})
+        self._subscriptions = {**(subscriptions or {}), **(at_most_once or {})}
+        self._qos = {**dict.fromkeys(subscriptions or {}, 1), **dict.fromkeys(at_most_once or {}, 0)}
         self._will = will
         self._keep_alive_s = keep_alive_s
         self._clean_session = clean_session
@@ -170,7 +174,7 @@ class MqttBus:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await session.connect()
-                await session.subscribe(list(self._subscriptions))
+                await session.subscribe(self._qos)
             self._session = session
             self.connections += 1
             self.last_error = None

@@ -7,7 +7,7 @@ reconnects, replays and acknowledges by rules of its own.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import gmqtt
@@ -176,8 +176,8 @@ class Session:
         if code:
             raise SetupError(f"refuses {login.client_id}: {_REFUSALS.get(code, f'reason {code}')}")
 
-    async def subscribe(self, topic_filters: Sequence[str]) -> None:
-        """Subscribe with QoS 1.
+    async def subscribe(self, topic_filters: Mapping[str, int]) -> None:
+        """Subscribe to the filters, each with its QoS.
 
         Raises:
             TransientError: the broker hung up.
@@ -186,7 +186,7 @@ class Session:
         if not topic_filters or self._connection is None:
             return
         self._answer = self._loop.create_future()
-        self._connection.subscribe([gmqtt.Subscription(each, qos=1) for each in topic_filters])
+        self._connection.subscribe([gmqtt.Subscription(each, qos=qos) for each, qos in topic_filters.items()])
         codes = (await self._answer)[2:]
         refused = [each for each, code in zip(topic_filters, codes, strict=True) if code == _REFUSED_SUBSCRIPTION]
         if refused:

@@ -40,8 +40,8 @@ async def run(config: ConcentratorConfig, *, ready: Callable[[], None]) -> None:
         cloud = MqttBus(
             config.cloud,
             f"meterway-concentrator-cloud-{config.id}",
-            {topics.receipt_topic(config.id): take_receipt},
-            Will(topic, _last_will()),
+            will=Will(topic, _last_will()),
+            at_most_once={topics.receipt_topic(config.id): take_receipt},
         )
         relay = Relay(spool, cloud, config.relay, retain=is_retained)
         intake = Intake(config, spool)

@@ -18,6 +18,7 @@ from meterway.bus.broker import EmbeddedBroker
 from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig, IngestConfig
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import decode_path
+from meterway.core.errors import SetupError
 from meterway.edge import component
 from meterway.process import ChildProcess, Command
 
@@ -138,15 +139,23 @@ class Platform:
         return process
 
     async def _start_cloud(self) -> None:
-        port = _free_port(PAGE_PORT)
-        config = CloudConfig(
-            broker=self.broker.config(),
-            database=DatabaseConfig(embedded=self.options.data_dir / "postgres"),
-            http=HttpConfig(port=port),
-            ingest=IngestConfig(future_limit_s=_FUTURE_LIMIT_S),
-        )
-        await self._run(self._stack, component("cloud", config, self._folder))
-        self.page_url = f"http://127.0.0.1:{port}/"
+        """Start the cloud, on another port if somebody takes the first one meanwhile."""
+        for wanted in (PAGE_PORT, 0):
+            port = _free_port(wanted)
+            config = CloudConfig(
+                broker=self.broker.config(),
+                database=DatabaseConfig(embedded=self.options.data_dir / "postgres"),
+                http=HttpConfig(port=port),
+                ingest=IngestConfig(future_limit_s=_FUTURE_LIMIT_S),
+            )
+            try:
+                await self._run(self._stack, component("cloud", config, self._folder))
+            except SetupError as error:
+                if wanted and "already in use" in str(error):
+                    continue
+                raise
+            self.page_url = f"http://127.0.0.1:{port}/"
+            return
 
     async def _start_concentrator(self) -> None:
         broker = self.broker.config()
