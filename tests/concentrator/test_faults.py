@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from meterway.delivery.config import RelayConfig
 from meterway.process import ChildProcess, Command
 from support.brokers import RunningBroker
 
-MESSAGES = 3000
+BURST = 1000
 KILLS = 3
 
 
@@ -37,29 +38,33 @@ def concentrator(broker: RunningBroker, directory: Path) -> Command:
     return Command(name="concentrator", arguments=arguments)
 
 
+def more_than(count: Callable[[], int], bound: int) -> Callable[[], bool]:
+    return lambda: count() > bound
+
+
 @pytest.mark.faults
 async def test_killed_concentrator_loses_and_doubles_nothing(nats: RunningBroker, tmp_path: Path) -> None:
     """What the local broker has acknowledged arrives; the sender here never sends anything twice."""
-    cloud, sent = Cloud(), []
+    cloud = Cloud()
+    payloads = [b'{"number": %d}' % number + b" " * 1000 for number in range(BURST * (KILLS + 1))]
     async with (
         ChildProcess(concentrator(nats, tmp_path)) as process,
         cloud.running(nats.config),
         MqttBus(nats.config, "test-adapter") as adapter,
     ):
         await asyncio.wait_for(adapter.wait_connected(), IN_TIME_S)
-        kill_at = {MESSAGES * number // (KILLS + 1) for number in range(1, KILLS + 1)}
-        for number in range(MESSAGES):
-            payload = b'{"number": %d}' % number + b" " * 1000
-            adapter.publish(f"smartMeterMessage/m-{number % 10}/readings", payload)
-            sent.append(payload)
-            if number % 50 == 0:
-                await asyncio.sleep(0.01)
-            if number in kill_at and process.pid is not None:
+        for kills in range(KILLS + 1):
+            await until(lambda: process.ready, "the concentrator runs")
+            arrived = len(cloud.messages)
+            for number in range(kills * BURST, (kills + 1) * BURST):
+                adapter.publish(f"smartMeterMessage/m-{number % 10}/readings", payloads[number])
+            if kills < KILLS and process.pid is not None:
+                await until(more_than(lambda: len(cloud.messages), arrived + BURST // 10), "it is amid the burst")
                 os.kill(process.pid, signal.SIGKILL)
+                await until(more_than(lambda: process.restarts, kills), "it is started again")
         await until(lambda: adapter.unacknowledged == 0, "the local broker has all")
-        await until(lambda: len(cloud.on("/readings")) >= MESSAGES, "all in the cloud", within_s=60)
-        assert process.restarts >= 1
-    assert sorted(cloud.on("/readings")) == sorted(sent)
+        await until(lambda: len(cloud.on("/readings")) >= len(payloads), "all in the cloud", within_s=60)
+    assert sorted(cloud.on("/readings")) == sorted(payloads)
 
 
 @pytest.mark.faults
