@@ -45,6 +45,7 @@ def decide(topic: str, payload: bytes, *, now: datetime, window: Window) -> Arri
         return Rejected(topic, payload, error.reason, str(error))
 
 
+@lru_cache(maxsize=65_536)
 def sender_of(topic: str) -> str | None:
     """Return who waits for the receipt of a message on ``topic``; None if the topic names nobody."""
     parts = topic.split("/", 2)

@@ -143,7 +143,7 @@ class Ingest:
             await self._commit([each.arrived for each in batch])
             for delivery, arrived in batch:
                 delivery.ack()
-                sender_id = sender_of(arrived.topic) if isinstance(arrived, Rejected) else arrived.concentrator_id
+                sender_id = sender_of(arrived.topic)
                 if sender_id is not None:
                     confirm(sender_id, digest(arrived.topic, arrived.payload))
 

@@ -34,7 +34,9 @@ from meterway.core.errors import BadDataError, TransientError
 _by_primary_key = itemgetter(0, 1, 2)
 
 _LOCK_METERS = """
-select meter_key from meter where meter_key = any($1) and (claimed or not $2) order by meter_key for no key update
+select count(*) from (
+    select from meter where meter_key = any($1) and (claimed or not $2) order by meter_key for no key update
+) locked
 """
 
 _INSERT = """
@@ -257,7 +259,7 @@ def _meter_of(arrived: Arrived) -> tuple[str, str] | None:
 
 
 async def _lock_meters(connection: Connection, meters: Meters) -> None:
-    if len(await connection.fetch(_LOCK_METERS, list(meters.keys.values()), meters.strict)) < len(meters.keys):
+    if await connection.fetchval(_LOCK_METERS, list(meters.keys.values()), meters.strict) < len(meters.keys):
         raise _StaleNamesError("a meter is gone, or no longer claimed")
 
 
