@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -30,26 +30,61 @@ class Outlet:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
 
-    async def put(self, mapped: MappedReading, *, on_full: Callable[[str], None]) -> bool:
-        """Accept a reading; return False if it is the one before, read again.
+    async def put(self, readings: Sequence[MappedReading], *, on_full: Callable[[str], None]) -> list[MappedReading]:
+        """Accept readings in order; return, once they are durable, those that are new.
 
-        While the spool is full it waits, so the source is not read on, and calls ``on_full`` with the reason.
+        A reading that is the one before, read again, is not. While the spool is full it waits, so the source is not
+        read on, and calls ``on_full`` with the reason.
         """
-        reading = mapped.reading
-        topic = smart_meter_topic(reading.meter_id, SpecificTopic.READINGS)
-        mark = content_digest(reading)
-        while True:
-            count, last_mark = self._spool.topic_state(topic)
-            if mapped.has_clock and mark == last_mark:
-                return False
-            payload = wire.encode(msgspec.structs.replace(reading, sequence_number=count + 1))
+        accepted: list[MappedReading] = []
+        waiting = list(readings)
+        while waiting:
+            appended: list[tuple[MappedReading, int]] = []
+            refused: list[MappedReading] = []
             try:
-                await self._spool.commit(self._spool.append(topic, payload, mark=mark))
+                for mapped in waiting:
+                    position = self._append(mapped)
+                    if position is not None:
+                        appended.append((mapped, position))
             except TransientError as error:
                 on_full(str(error))
+                refused = waiting[waiting.index(mapped) :]
+            stored, lost = await self._commit(appended, on_full)
+            accepted += stored
+            waiting = lost + refused
+            if waiting:
                 await asyncio.sleep(RETRY_S)
+        return accepted
+
+    def _append(self, mapped: MappedReading) -> int | None:
+        """Append a reading with the next number; return its position, None if it is the one before.
+
+        Raises:
+            TransientError: the spool is full.
+        """
+        topic = smart_meter_topic(mapped.reading.meter_id, SpecificTopic.READINGS)
+        mark = content_digest(mapped.reading)
+        count, last_mark = self._spool.topic_state(topic)
+        if mapped.has_clock and mark == last_mark:
+            return None
+        payload = wire.encode(msgspec.structs.replace(mapped.reading, sequence_number=count + 1))
+        return self._spool.append(topic, payload, mark=mark)
+
+    async def _commit(
+        self, appended: Sequence[tuple[MappedReading, int]], on_full: Callable[[str], None]
+    ) -> tuple[list[MappedReading], list[MappedReading]]:
+        """Wait for the disk; return what is stored, and what is not and has lost its number again."""
+        stored: list[MappedReading] = []
+        lost: list[MappedReading] = []
+        for mapped, position in appended:
+            try:
+                await self._spool.commit(position)
+            except TransientError as error:
+                on_full(str(error))
+                lost.append(mapped)
             else:
-                return True
+                stored.append(mapped)
+        return stored, lost
 
     def put_fault(self, meter_id: str, fault: Fault) -> bool:
         """Accept the report of a rejected telegram; return False if there is no room for it."""

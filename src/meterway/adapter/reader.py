@@ -112,24 +112,25 @@ class MeterReader:
 
     async def _take(self, items: list[Telegram | CodecError], decoder: Decoder) -> bool:
         """Hand on what was decoded; return whether a whole telegram was among it."""
-        whole = False
+        self._counters["skipped_bytes"] = decoder.skipped_bytes
+        telegrams = [item for item in items if isinstance(item, Telegram)]
         for item in items:
             if isinstance(item, CodecError):
                 self._reject(item)
-            else:
-                whole = True
-                await self._accept(item)
-        self._counters["skipped_bytes"] = decoder.skipped_bytes
-        return whole
+        if telegrams:
+            await self._accept(telegrams)
+        return bool(telegrams)
 
-    async def _accept(self, telegram: Telegram) -> None:
-        self._counters["telegrams"] += 1
-        for mapped in self._mapper.readings(telegram, self._wall()):
-            new = await self._outlet.put(mapped, on_full=lambda reason: self._say("offline", reason))
-            self._counters["readings" if new else "repeated"] += 1
+    async def _accept(self, telegrams: list[Telegram]) -> None:
+        self._counters["telegrams"] += len(telegrams)
+        readings = [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
+        new = await self._outlet.put(readings, on_full=lambda reason: self._say("offline", reason))
+        self._counters["readings"] += len(new)
+        self._counters["repeated"] += len(readings) - len(new)
+        for mapped in new:
             meter_id = mapped.reading.meter_id
             session = self._heard[meter_id] = await self._sessions.of(meter_id)
-            self._describe(telegram, mapped.reading, session)
+            self._describe(telegrams[-1], mapped.reading, session)
             if session.state != "online":
                 session.set("online", None, dict(self._counters))
 

@@ -12,7 +12,7 @@ from meterway.adapter.config import ReplaySource, SerialSource, Source, TcpSourc
 from meterway.core.errors import TransientError
 from meterway.meter.family import Line
 
-CHUNK_LIMIT_BYTES = 4096
+CHUNK_LIMIT_BYTES = 16_384
 CONNECT_TIMEOUT_S = 10.0
 
 

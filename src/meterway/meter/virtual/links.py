@@ -240,7 +240,16 @@ class PtyLink:
 
     @property
     def busy(self) -> bool:
-        return bool(self._rest) and not self._hung_up()
+        """Whether the reader has not read all: closing the pty throws away what it holds."""
+        if self._hung_up():
+            return False
+        if self._rest:
+            return True
+        slave = self._open_slave()
+        try:
+            return _unread_bytes(slave) > 0
+        finally:
+            os.close(slave)
 
     async def close(self) -> None:
         self._forget()
@@ -274,11 +283,19 @@ class PtyLink:
         """Empty the line behind a reader that closed it, so that the next one begins with a whole telegram."""
         self._opened_s = None
         self._forget()
-        slave = os.open(self.device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        slave = self._open_slave()
         try:
-            unread_bytes: int = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))[0]
+            unread_bytes = _unread_bytes(slave)
             termios.tcflush(slave, termios.TCIFLUSH)
             tty.setraw(slave)
         finally:
             os.close(slave)
         self._moved(False, unread_bytes)
+
+    def _open_slave(self) -> int:
+        return os.open(self.device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+
+
+def _unread_bytes(slave: int) -> int:
+    unread: int = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))[0]
+    return unread
