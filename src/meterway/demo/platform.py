@@ -189,6 +189,8 @@ class Platform:
         arguments = [sys.executable, "-m", "meterway", "meter", "virtual", "--json", f"--{link}"]
         if link == "tcp":
             arguments.append("0")
+        else:  # links that go with the meters: the system soon gives a number in /dev/pts to somebody else's terminal
+            arguments += ["--alias-folder", str(options.data_dir / "ptys")]
         arguments += ["--kind", "p1", "--kind", "sml", "--count", str(meter_count), "--speed", str(options.speed)]
         arguments += ["--seed", f"{options.seed}-{link}", "--ledger", str(ledger)]
         arguments += ["--start", (options.start or datetime.now(UTC)).isoformat()]
