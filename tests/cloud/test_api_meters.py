@@ -94,7 +94,7 @@ async def test_the_curve_of_a_day_is_its_mean_power_and_its_registers(store: Sto
     curve = (await client.get(f"/v1/meters/m1/curve?day={MIDNIGHT.date()}")).json()
     assert (curve["unit"], curve["source"], curve["stepS"]) == ("kW", "measured", 60)
     assert curve["times"] == [int(MIDNIGHT.timestamp()) + 60 * minute for minute in range(60)]
-    assert curve["lines"] == [{"propertyName": "OBIS_1.7.0", "direction": "import", "values": [1.0] * 60}]
+    assert curve["lines"] == [{"propertyNames": ["OBIS_1.7.0"], "direction": "import", "values": [1.0] * 60}]
     assert curve["registers"] == [
         {"propertyName": "OBIS_1.8.0", "direction": "import", "unit": "kWh", "first": 100.0, "last": 100.992}
     ]
@@ -112,7 +112,7 @@ async def test_a_meter_without_power_draws_its_register(store: Store, client: ht
     await put(
         store,
         *(
-            reading("m1", MIDNIGHT + timedelta(minutes=15 * n), value("OBIS_7-0:3.0.0", f"{n * 0.5:.3f}", "m3"))
+            reading("m1", MIDNIGHT + timedelta(minutes=15 * n), value("GAS_volume", f"{n * 0.5:.3f}", "m3"))
             for n in range(5)
         ),
     )
@@ -129,7 +129,7 @@ async def test_the_total_curve_is_the_net_power_of_all_electricity_meters(store:
             store,
             reading("m1", at, value("OBIS_1.7.0", "0.5", "kW"), value("OBIS_2.7.0", "0", "kW")),
             reading("m2", at, value("OBIS_16.7.0", "-1500", "W")),
-            reading("gas", at, value("OBIS_7-0:3.0.0", "1", "m3")),
+            reading("gas", at, value("GAS_volume", "1", "m3")),
         )
     async with client_of(create_app(store, clock=lambda: MIDNIGHT + timedelta(minutes=30))) as early:
         curve = (await early.get("/v1/curve")).json()

@@ -46,6 +46,9 @@ PROBLEMS = [
 async def test_each_error_is_a_problem_that_says_what_to_do(client: httpx.AsyncClient) -> None:
     for method, path, status, sentence in PROBLEMS:
         assert_problem(await client.request(method, path), status, sentence)
+    hostile = {"operationalProperties": [{"specificPropertyName": "x' or '1'='1"}]}
+    answer = await client.post("/v1/meterReadings", json=hostile)
+    assert_problem(answer, 422, "is no property; docs/properties.md lists all.")
 
 
 async def test_a_replay_where_nobody_stores_is_a_problem(client: httpx.AsyncClient) -> None:

@@ -46,8 +46,9 @@ def test_a_day_that_is_none_is_refused(day: str) -> None:
         (["OBIS_1.7.0", "OBIS_16.7.0"], ["W", "W"], [("OBIS_16.7.0", "signed power"), ("OBIS_16.7.0", "signed power")]),
         (["OBIS_1.8.0", "OBIS_1.7.0"], ["kWh", "kW"], [("OBIS_1.7.0", "power")]),
         (["OBIS_1.8.0", "OBIS_2.8.0"], ["kWh", "kWh"], [("OBIS_1.8.0", "register"), ("OBIS_2.8.0", "register")]),
-        (["TEMPERATURE", "VOLUME"], ["degreeCelsius", "m3"], [("VOLUME", "register")]),
-        (["HEAT"], ["GJ"], [("HEAT", "register")]),
+        (["OBIS_0.2.0", "GAS_volume"], ["degreeCelsius", "m3"], [("GAS_volume", "register")]),
+        (["HEAT_volume", "HEAT_energy"], ["m3", "GJ"], [("HEAT_energy", "register")]),
+        (["OBIS_1.8.1", "OBIS_1.8.2"], ["kWh"] * 2, [("OBIS_1.8.1", "register"), ("OBIS_1.8.2", "register")]),
         (["TEXT"], [""], []),
     ],
 )
@@ -101,3 +102,13 @@ def test_nothing_to_draw_is_said_so() -> None:
     curve = curve_answer("m", day, [], [], [])
     assert (curve.source, curve.unit, curve.times, curve.lines) == ("none", None, (), ())
     assert total_answer(day, []).source == "none"
+
+
+def test_the_registers_of_tariffs_are_one_line() -> None:
+    day = local_day("2026-11-23", "UTC", NOON)
+    names = ["OBIS_1.8.1", "OBIS_1.8.2"]
+    rows = [row(names[0], 15 * index, f"{index * 0.25}", "kWh") for index in range(3)]
+    rows += [row(names[1], 15 * index, f"{index * 0.5}", "kWh") for index in range(3)]
+    curve = curve_answer("m", day, choose_sources(names, ["kWh", "kWh"]), rows, [])
+    assert curve.lines[0].property_names == ("OBIS_1.8.1", "OBIS_1.8.2")
+    assert curve.lines[0].values == (Decimal(3), Decimal(3), Decimal(3))

@@ -18,6 +18,7 @@ from msgspec import Meta
 from meterway.cloud.answers import Number, Row
 from meterway.cloud.query import Statement
 from meterway.core.errors import BadDataError
+from meterway.core.properties import Kind, catalogue
 from meterway.core.units import UNITS
 
 POWER_STEP_S = 60
@@ -60,7 +61,8 @@ class Source:
 class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One line; ``values`` are parallel to ``times``, null where nothing is known."""
 
-    property_name: str
+    property_names: tuple[str, ...]
+    """What it is made of; several are summed up, as the registers of tariffs."""
     direction: Direction
     values: tuple[Number | None, ...]
 
@@ -126,21 +128,18 @@ def choose_sources(property_ids: list[str], units: list[str]) -> list[Source]:
         return [Source("OBIS_16.7.0", "import", "signed power"), Source("OBIS_16.7.0", "export", "signed power")]
     if "OBIS_1.7.0" in have:
         return [Source("OBIS_1.7.0", "import", "power")]
-    registers = _registers(property_ids)
-    if registers:
-        return registers
-    for dimension, kind in (("volume", "register"), ("energy", "register"), ("power", "power")):
-        for property_id, unit in zip(property_ids, units, strict=True):
-            if unit in UNITS and UNITS[unit].dimension == dimension:
-                return [Source(property_id, "import", "register" if kind == "register" else "power")]
-    return []
+    power = _first(property_ids, units, "power", Kind.INSTANTANEOUS)
+    return register_sources(property_ids, units) or ([Source(power, "import", "power")] if power else [])
 
 
 def register_sources(property_ids: list[str], units: list[str]) -> list[Source]:
     """Return the registers whose growth over the day is worth telling."""
-    return _registers(property_ids) or [
-        source for source in choose_sources(property_ids, units) if source.kind == "register"
-    ]
+    found = _energy_registers(property_ids, "OBIS_1.8.", "import")
+    found += _energy_registers(property_ids, "OBIS_2.8.", "export")
+    if found:
+        return found
+    name = _first(property_ids, units, "energy", Kind.REGISTER) or _first(property_ids, units, "volume", Kind.REGISTER)
+    return [Source(name, "import", "register")] if name else []
 
 
 def select_curve(meter_key: int, day: Day, sources: list[Source]) -> Statement:
@@ -198,14 +197,8 @@ def _assemble(
     step_s: int,
 ) -> CurveAnswer:
     times = _with_gaps(sorted({at for line in points.values() for at in line}), step_s)
-    lines = tuple(
-        Line(
-            property_name=source.property_id,
-            direction=source.direction,
-            values=tuple(_directed(points[source.property_id].get(at), source) for at in times),
-        )
-        for source in sources
-    )
+    directions = list(dict.fromkeys(source.direction for source in sources))
+    lines = tuple(_line([each for each in sources if each.direction == way], points, times) for way in directions)
     drawn = any(value is not None for line in lines for value in line.values)
     measured: Literal["measured", "register"] = (
         "register" if any(source.kind == "register" for source in sources) else "measured"
@@ -268,22 +261,48 @@ def _with_gaps(times: list[int], step_s: int) -> list[int]:
     return found
 
 
+def _line(sources: list[Source], points: dict[str, dict[int, Decimal | None]], times: list[int]) -> Line:
+    """Return the sum of the sources of one direction, where any is known."""
+    values: list[Decimal | None] = []
+    for at in times:
+        known = [_directed(points[source.property_id].get(at), source) for source in sources]
+        there = [value for value in known if value is not None]
+        values.append(sum(there, Decimal(0)) if there else None)
+    return Line(
+        property_names=tuple(source.property_id for source in sources),
+        direction=sources[0].direction,
+        values=tuple(values),
+    )
+
+
 def _directed(value: Decimal | None, source: Source) -> Decimal | None:
     if value is None or source.kind != "signed power":
         return value
     return max(value, Decimal(0)) if source.direction == "import" else max(-value, Decimal(0))
 
 
-def _registers(property_ids: list[str]) -> list[Source]:
-    wanted: tuple[tuple[str, Direction], ...] = (("OBIS_1.8.0", "import"), ("OBIS_2.8.0", "export"))
-    return [Source(name, direction, "register") for name, direction in wanted if name in property_ids]
+def _energy_registers(property_ids: list[str], prefix: str, direction: Direction) -> list[Source]:
+    """Return the register of all tariffs, else those of each tariff (as DSMR meters have)."""
+    total = f"{prefix}0"
+    names = [total] if total in property_ids else [name for name in property_ids if name.startswith(prefix)]
+    return [Source(name, direction, "register") for name in names]
+
+
+def _first(property_ids: list[str], units: list[str], dimension: str, kind: Kind) -> str | None:
+    """Return the first property of a dimension and kind."""
+    for property_id, unit in zip(property_ids, units, strict=True):
+        if unit in UNITS and UNITS[unit].dimension == dimension:
+            definition = catalogue().find(property_id)
+            if definition is not None and definition.kind is kind:
+                return property_id
+    return None
 
 
 def _ends(rows: list[Row]) -> tuple[Register, ...]:
     return tuple(
         Register(
             property_name=str(row["property_id"]),
-            direction="export" if row["property_id"] == "OBIS_2.8.0" else "import",
+            direction="export" if str(row["property_id"]).startswith("OBIS_2.8.") else "import",
             unit=str(row["unit"]) if row["unit"] else None,
             first=first,
             last=last,

@@ -64,8 +64,7 @@ class Guard:
             named = ", ".join(hosts)[:200] or "none"
             raise HttpError(
                 421,
-                f"The Host header names {named}, which is not this machine: use http://localhost, or add the name to "
-                "`hosts` in the configuration.",
+                f"The Host header names {named}, which is not this machine: use http://localhost.",
                 reason="wrong-host",
             )
         if method not in SAFE_METHODS:

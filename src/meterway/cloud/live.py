@@ -227,7 +227,7 @@ class LiveHub:
 
 
 class EventStream(Response):
-    """Sends a client its events, and a comment when there are none, until either side ends."""
+    """Sends a client its events, and ``heartbeat`` when there are none, until either side ends."""
 
     media_type = "text/event-stream"
 
@@ -259,7 +259,7 @@ class EventStream(Response):
                 async with asyncio.timeout(HEARTBEAT_S):
                     event = await self._client.waiting.get()
             except TimeoutError:
-                event = b": still here\n\n"
+                event = b"event: heartbeat\ndata: {}\n\n"
         await send({"type": "http.response.body", "body": b""})
 
 

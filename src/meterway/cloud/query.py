@@ -19,6 +19,7 @@ Source: Open Meter Data Platform, Cloud, "Data Query Interface"; ``meterIds``, `
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -26,6 +27,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from meterway.core.errors import BadDataError
+from meterway.core.properties import catalogue
 from meterway.core.topics import check_id
 
 DEFAULT_PAGE_ROWS = 100
@@ -50,7 +52,7 @@ class PropertyFilter(
     specific_property_name: (
         Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS, examples=["OBIS_1.8.0"])] | None
     ) = None
-    """A property id (``OBIS_1.8.0``, or short ``1.8.0``); without it the comparison is made with every property."""
+    """A property (``OBIS_1.8.0``, or short ``1.8.0``); without it the comparison is made with every property."""
     numerical_value_greater_than: Decimal | None = None
     numerical_value_less_than: Decimal | None = None
     numerical_value_equal_to: Decimal | None = None
@@ -146,9 +148,18 @@ def check_query(query: ReadingQuery) -> ReadingQuery:
     return msgspec.structs.replace(query, operational_properties=checked)
 
 
-def full_property_name(name: str) -> str:
-    """Return a property id; the short form of the public reference implementation (``1.8.0``) is completed."""
-    return f"OBIS_{name}" if name[:1].isdigit() else name
+def property_id_of(name: str, where: str) -> str:
+    """Return the id of the property that is called ``name``; an alias or any written form of its OBIS code will do.
+
+    Raises:
+        BadDataError: there is none; names the nearest.
+    """
+    found = catalogue().find(name)
+    if found is not None:
+        return found.property_id
+    near = get_close_matches(name, [each.property_id for each in catalogue()], n=1)
+    hint = f"did you mean {near[0]}?" if near else "docs/properties.md lists all."
+    raise bad_query(f"{where}.specificPropertyName` {name[:80]!r} is no property; {hint}")
 
 
 def select_readings(
@@ -227,13 +238,17 @@ def _properties(query: ReadingQuery, sql: Values) -> list[str]:
 
 
 def _comparison(entry: PropertyFilter, sql: Values) -> str:
-    terms = [f"v.n {operator} {sql.value(number, 'numeric')}" for _, operator, number in entry.comparisons()]
+    number_value, text_value = "v.n", "v.t"
+    if entry.specific_property_name is not None:  # which a reading has at most once
+        place = f"array_position(s.property_ids, {sql.value(entry.specific_property_name, 'text')})"
+        number_value, text_value = f"r.numerical_values[{place}]", f"r.text_values[{place}]"
+    terms = [f"{number_value} {operator} {sql.value(number, 'numeric')}" for _, operator, number in entry.comparisons()]
     if entry.text_value_equal_to is not None:
-        terms.append(f"v.t = {sql.value(entry.text_value_equal_to, 'text')}")
+        terms.append(f"{text_value} = {sql.value(entry.text_value_equal_to, 'text')}")
+    condition = " and ".join(terms)
     if entry.specific_property_name is not None:
-        terms.append(f"v.id = {sql.value(entry.specific_property_name, 'text')}")
-    values = "unnest(s.property_ids, r.numerical_values, r.text_values) v(id, n, t)"
-    return f"exists (select from {values} where {' and '.join(terms)})"
+        return f"({condition})"
+    return f"exists (select from unnest(r.numerical_values, r.text_values) v(n, t) where {condition})"
 
 
 def _check_meter_id(meter_id: str) -> None:
@@ -252,12 +267,11 @@ def _check_property(index: int, entry: PropertyFilter) -> PropertyFilter:
             raise bad_query(f"{where}.{name}` must be a number up to 1e{LIMIT_EXPONENT}.")
         if len(number.as_tuple().digits) > 2 * LIMIT_EXPONENT:
             raise bad_query(f"{where}.{name}` has more than {2 * LIMIT_EXPONENT} digits.")
-    for text in (entry.specific_property_name, entry.text_value_equal_to):
-        if text is not None and "\0" in text:
-            raise bad_query(f"{where}` has a NUL character, which no stored text has.")
+    if "\0" in (entry.text_value_equal_to or ""):
+        raise bad_query(f"{where}.textValueEqualTo` has a NUL character, which no stored text has.")
     if entry.specific_property_name is None:
         return entry
-    return msgspec.structs.replace(entry, specific_property_name=full_property_name(entry.specific_property_name))
+    return msgspec.structs.replace(entry, specific_property_name=property_id_of(entry.specific_property_name, where))
 
 
 def bad_query(sentence: str) -> BadDataError:

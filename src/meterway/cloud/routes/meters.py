@@ -70,7 +70,7 @@ _CURVE = {
     "source": "measured",
     "stepS": 60,
     "times": [1795388400, 1795388460],
-    "lines": [{"propertyName": "OBIS_1.7.0", "direction": "import", "values": [0.412, 0.398]}],
+    "lines": [{"propertyNames": ["OBIS_1.7.0"], "direction": "import", "values": [0.412, 0.398]}],
     "registers": [
         {"propertyName": "OBIS_1.8.0", "direction": "import", "unit": "kWh", "first": 12345.678, "last": 12345.71}
     ],
@@ -155,7 +155,7 @@ def meters_router(api: Context) -> APIRouter:
         summary="Live stream",
         responses={
             200: {
-                "description": "Server-sent events `meters`, at most four a second: changed meters and counters",
+                "description": "Server-sent events: `meters` with what changed, at most four a second, and `heartbeat`",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             **openapi.problems(),

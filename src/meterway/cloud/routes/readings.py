@@ -1,5 +1,6 @@
 """``/v1/meterReadings``: the query of the public specification, and its bulk download."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
@@ -23,6 +24,8 @@ from meterway.cloud.store import Row
 
 BULK_ROWS = 1000
 """What the bulk download holds in memory at a time; no transaction stays open while a slow client reads."""
+SLICE_ROWS = 200
+"""A long answer is made in slices, so that ingest and other requests go on beside it."""
 
 _MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
@@ -108,10 +111,14 @@ async def _answer(api: Context, query: ReadingQuery, link: str) -> QueryAnswer:
     more = len(rows) > limit and (query.max_rows is None or end < query.max_rows)
     shown = rows[:limit]
     token = encode_token(query, _cursor(shown[-1], end)) if more and shown else None
+    content: list[ReadingAnswer] = []
+    for start in range(0, len(shown), SLICE_ROWS):
+        content.extend(reading_answer(row, _names(query)) for row in shown[start : start + SLICE_ROWS])
+        await asyncio.sleep(0)
     return QueryAnswer(
         link_to_bulk=link if more else QueryAnswer().link_to_bulk,
         page=PageAnswer(number=page.number, size=page.size, more=more, next_page_token=token),
-        content=tuple(reading_answer(row, _names(query)) for row in shown),
+        content=tuple(content),
     )
 
 

@@ -10,6 +10,7 @@ import { ageOf, kilo, mainValue, netPower, stateOf, title } from "./values.js";
 
 const CURVE_REFRESH_MS = 300_000;
 const LIST_REFRESH_MS = 60_000;
+const SILENCE_MS = 45_000; // the server says something at least every 15 seconds
 
 const meters = new Map();
 let selected = decodeURIComponent(location.hash.slice(1)) || null;
@@ -17,6 +18,7 @@ let curve = null;
 let curveTurn = 0;
 let clockOffset = 0;
 let lastHeard = null;
+let stream = null;
 let counters = null;
 let listed = false;
 
@@ -86,11 +88,13 @@ function energyToday(meter, direction) {
     const sum = line.values.reduce((total, value) => total + (value ?? 0), 0);
     return `≈ ${quantity((sum * curve.stepS) / 3600, "kWh", 1)}`;
   }
-  const register = curve.registers.find((each) => each.direction === direction);
-  if (!register) return null;
-  const live = meter?.lastReading?.propertyValues.find((value) => value.propertyName === register.propertyName);
-  const last = live?.unit === register.unit ? Math.max(register.last, live.numericalValue) : register.last;
-  return quantity(last - register.first, register.unit, 2);
+  const registers = curve.registers.filter((each) => each.direction === direction);
+  if (!registers.length) return null;
+  const grown = registers.map((register) => {
+    const live = meter?.lastReading?.propertyValues.find((value) => value.propertyName === register.propertyName);
+    return (live?.unit === register.unit ? Math.max(register.last, live.numericalValue) : register.last) - register.first;
+  });
+  return quantity(grown.reduce((sum, growth) => sum + growth, 0), registers[0].unit, 2);
 }
 
 // ---- today ----
@@ -175,21 +179,32 @@ function connection(state, words) {
 }
 
 function connect() {
-  const stream = new EventSource("/v1/live");
+  stream = new EventSource("/v1/live");
   stream.addEventListener("open", () => {
+    lastHeard = new Date();
     connection("live", "Live");
     loadAll();
   });
   stream.addEventListener("error", () => {
-    text(byId("lost"), "Connection lost, trying again.");
-    connection("lost", "Offline");
+    lost();
     // A browser gives up for good when the server answers with an error; we do not.
-    if (stream.readyState === EventSource.CLOSED) {
-      stream.close();
-      setTimeout(connect, 3000);
-    }
+    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
   });
+  stream.addEventListener("heartbeat", () => (lastHeard = new Date()));
   stream.addEventListener("meters", (message) => hear(JSON.parse(message.data)));
+}
+
+function lost() {
+  text(byId("lost"), "Connection lost, trying again.");
+  connection("lost", "Offline");
+}
+
+/** A connection can die without a word, as when the laptop slept. */
+function watch() {
+  if (byId("connection").dataset.state !== "live" || Date.now() - lastHeard < SILENCE_MS) return;
+  stream.close();
+  lost();
+  connect();
 }
 
 function hear(event) {
@@ -231,5 +246,6 @@ list.build(choose, (meter) => {
 aside.build();
 connect();
 setInterval(tick, 1000);
+setInterval(watch, 5000);
 setInterval(() => document.visibilityState === "visible" && loadCurve(), CURVE_REFRESH_MS);
 setInterval(() => loadMeters().catch(() => {}), LIST_REFRESH_MS);

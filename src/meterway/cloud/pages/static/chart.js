@@ -64,6 +64,7 @@ function say(text) {
   note.textContent = text;
   box.replaceChildren(note);
   readout.textContent = "";
+  legend.hidden = true;
   summary.textContent = "";
 }
 
@@ -113,13 +114,14 @@ function inWords(value) {
 function point(self) {
   const index = self.cursor.idx;
   const values = index == null ? [] : [data[1][index], data[2][index]].filter((value) => value);
-  legend.hidden = values.length > 0;
+  legend.hidden = values.length > 0 || curve.lines.length < 2;
   readout.textContent = values.length
     ? `${hourMinute(data[0][index] * 1000)} · ${values.map((value) => (value < 0 ? "out " : "in ") + inWords(value)).join(" · ")}`
     : "";
 }
 
 function tell() {
+  legend.hidden = curve.lines.length < 2;
   const parts = [];
   const peak = (column, pick) => data[column].reduce(
     (best, value, index) => (value !== null && (best < 0 || pick(value, data[column][best])) ? index : best), -1);

@@ -52,7 +52,9 @@ export function update(meter) {
   text(shown.editWord, meter.claimed ? "Rename" : "Claim");
   shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
   shown.unclaimed.hidden = meter.claimed;
-  shown.image.firstChild.setAttribute("href", `/static/icons.svg#${meter.physicalMeterClass ?? "meter"}`);
+  const use = shown.image.firstChild;
+  const href = `/static/icons.svg#${meter.physicalMeterClass ?? "meter"}`;
+  if (use.getAttribute("href") !== href) use.setAttribute("href", href); // setting it loads the file again
   text(shown.kind, (meter.physicalMeterClass ?? "meter").toLowerCase());
 }
 

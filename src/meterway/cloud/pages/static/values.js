@@ -21,11 +21,19 @@ export function netPower(meter) {
   return signed ?? taken ?? (given === null ? null : -given);
 }
 
+/** The registers of all tariffs together, where the meter has no total (as DSMR meters). */
+function energyTaken(meter) {
+  const tariffs = (meter.lastReading?.propertyValues ?? []).filter((value) => /^OBIS_1\.8\.[1-9]/.test(value.propertyName));
+  if (!tariffs.length || tariffs.some((value) => value.unit !== tariffs[0].unit)) return null;
+  return { numericalValue: tariffs.reduce((sum, value) => sum + value.numericalValue, 0), unit: tariffs[0].unit };
+}
+
 /** The register that says most: energy taken, else the first volume or energy, else the first number. */
 export function mainValue(meter) {
   const values = (meter.lastReading?.propertyValues ?? []).filter((value) => value.numericalValue != null);
   return (
     find(meter, "OBIS_1.8.0") ??
+    energyTaken(meter) ??
     values.find((value) => value.unit === "m3") ??
     values.find((value) => /Wh$|J$/.test(value.unit ?? "")) ??
     values[0] ??
