@@ -9,36 +9,40 @@ PY ?= python3
 help: ## this menu
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-setup: $(VENV)/.ready ## virtual environment, packages, and what tests need from Debian
+setup: $(VENV)/.ready-test ## all set-up: virtual environment, packages, what tests need from Debian
 
 $(VENV)/.ready: pyproject.toml constraints.txt scripts/setup.sh
 	PY=$(PY) scripts/setup.sh runtime
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready
+$(VENV)/.ready-dev: $(VENV)/.ready
+	scripts/setup.sh dev
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready-dev
 	scripts/setup.sh test
 	@touch $@
 
-demo: setup ## the whole platform with virtual meters, on this machine, until Ctrl-C
+demo: $(VENV)/.ready ## the whole platform with virtual meters, on this machine, until Ctrl-C
 	$(BIN)/meterway demo $(ARGS)
 
 test: $(VENV)/.ready-test ## all tests, with a real broker, database, serial line and browser
 	$(BIN)/pytest $(ARGS)
 
-lint: $(VENV)/.ready ## ruff, mypy --strict, import-linter
+lint: $(VENV)/.ready-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: setup ## let ruff put the code in order
+format: $(VENV)/.ready-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready-test ## speed beside named peers, in the same run
 	$(BIN)/python -m bench $(ARGS)
 
-docs: setup ## regenerate the pages that are made from the code
+docs: $(VENV)/.ready ## regenerate the pages that are made from the code
 	$(BIN)/python scripts/make_docs.py
 
 clean: ## remove the virtual environment and caches (never data)

