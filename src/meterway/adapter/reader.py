@@ -29,6 +29,8 @@ STATUS_INTERVAL_S = 30.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 """Between two attempts to open a source; doubles from the first to the longest."""
+CHANNEL_INTERVAL_S = 3600.0
+"""A meter behind a P1 port is read every five minutes (DSMR 5) or every hour (before): so late is not late."""
 FAULT_BURST = 20
 FAULT_INTERVAL_S = 10.0
 """Of a line that is all noise, ``FAULT_BURST`` faults are published at once, then one every ``FAULT_INTERVAL_S``."""
@@ -168,7 +170,7 @@ class MeterReader:
                 link=source.kind(self._config.source),
                 family=self._family.name,
                 says=redact(telegram.meter.encode()).decode(),
-                interval_s=self._family.interval_s,
+                interval_s=self._family.interval_s if reading.meter_id == self._config.id else CHANNEL_INTERVAL_S,
                 properties=tuple(offered.values()),
                 unmapped=tuple(sorted(str(obis) for obis in self._mapper.unmapped)),
             )

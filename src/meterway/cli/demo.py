@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -55,8 +56,9 @@ def demo(
 ) -> None:
     """Start the whole platform with virtual meters, and a page that ticks.
 
-    Adapter, concentrator and cloud run as on real devices. Broker and database are embedded, free ports are found. Without --duration it runs until Ctrl-C
-    and keeps its data. DATA-DIR/demo.json says where the page is and how any MQTT client can watch.
+    Adapter, concentrator and cloud run as on real devices. Broker and database are embedded, free ports are found.
+    Without --duration it runs until Ctrl-C and keeps its data. DATA-DIR/demo.json says where the page is and how any
+    MQTT client can watch.
 
     At the end everything is counted end to end; exit code 1 if a reading is missing or stored twice.
 
@@ -71,7 +73,10 @@ def demo(
         from meterway.demo.platform import Options
 
         start = _start(folder, duration_s, speed)
-        options = Options(data_dir=folder, meters=meters, speed=speed, seed=seed, faults=faults, start=start)
+        past_s = _past_s(folder, start) if duration_s is None and speed == 1 else 0
+        options = Options(
+            data_dir=folder, meters=meters, speed=speed, seed=seed, faults=faults, start=start, past_s=past_s
+        )
         result = asyncio.run(_run(options, duration_s, as_json=as_json))
         _note_end(folder, start, result[1], speed)
     sys.exit(1 if result[0].missing or result[0].duplicated else 0)
@@ -80,7 +85,7 @@ def demo(
 async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -> "tuple[Count, float]":
     """Run one demo; return what was counted and how long the meters ran."""
     from meterway.demo.platform import Platform
-    from meterway.demo.run import finish, watching, write_note
+    from meterway.demo.run import finish, name_meters, watching, write_note
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -91,6 +96,7 @@ async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -
     since = datetime.now(UTC)
     async with Platform(options) as platform, watching(platform) as watcher:
         say.welcome(platform.note(), write_note(platform), duration_s)
+        naming = asyncio.create_task(name_meters(platform), name="meterway.demo.names")
         begun_s = loop.time()
         while not stop.is_set() and (duration_s is None or loop.time() - begun_s < duration_s):
             remaining_s = _SHOW_INTERVAL_S if duration_s is None else begun_s + duration_s - loop.time()
@@ -101,6 +107,7 @@ async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -
             except TimeoutError:
                 continue
         ran_s = loop.time() - begun_s
+        naming.cancel()
         say.line("Stopping the meters; waiting until all that was said is stored ...")
         result = await finish(platform, watcher, since, show=say.progress)
     say.result(result)
@@ -181,8 +188,18 @@ def _start(folder: Path, duration_s: float | None, speed: float) -> datetime:
     """Return the meters' time at the start: such that they end now, and never before where they ended last time."""
     now = datetime.now(UTC)
     wanted = now - timedelta(seconds=(duration_s or 0) * (speed - 1)) if speed > 1 else now
+    return max(wanted, _told_until(folder))
+
+
+def _past_s(folder: Path, start: datetime) -> int:
+    """Return how much of today the meters have not told yet."""
+    midnight = start.astimezone(ZoneInfo("Europe/Vienna")).replace(hour=0, minute=0, second=0, microsecond=0)
+    return max(0, int((start - max(midnight, _told_until(folder))).total_seconds()))
+
+
+def _told_until(folder: Path) -> datetime:
     note = folder / "meters-until"
-    return max(wanted, datetime.fromisoformat(note.read_text())) if note.exists() else wanted
+    return datetime.fromisoformat(note.read_text()) if note.exists() else datetime.fromtimestamp(0, UTC)
 
 
 def _note_end(folder: Path, start: datetime, ran_s: float, speed: float) -> None:

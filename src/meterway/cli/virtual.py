@@ -48,6 +48,13 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Seconds of the meters' time between telegrams.",
 )
 @click.option("--start", help="The meters' time at the start (2026-03-29T00:00:00+01:00); else now.")
+@click.option(
+    "--past",
+    "past_s",
+    type=click.IntRange(0, 31 * 86_400),
+    default=0,
+    help="P1: first tell the last S seconds quickly.",
+)
 @click.option("--zone", default="Europe/Vienna", show_default=True, help="Where the meters hang (IANA name).")
 @click.option("--phases", type=click.Choice(["1", "3"]), default="3", show_default=True, help="Phases of the meters.")
 @click.option("--pv/--no-pv", "pv", default=None, help="All households have PV, or none; else the seed decides.")
@@ -70,6 +77,7 @@ def virtual(  # noqa: PLR0917 - click passes them by name
     speed: float,
     interval_s: int,
     start: str | None,
+    past_s: int,
     zone: str,
     phases: str,
     pv: bool | None,  # noqa: FBT001
@@ -114,6 +122,7 @@ def virtual(  # noqa: PLR0917 - click passes them by name
         host=host,
         alias_folder=alias_folder,
         start_s=_start_s(start, _zone(zone)),
+        past_s=past_s,
         speed=speed,
         interval_s=interval_s,
         faults=parse_faults(faults),

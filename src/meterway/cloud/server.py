@@ -58,6 +58,8 @@ async def serving(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> As
         timeout_graceful_shutdown=STOP_S,
         limit_concurrency=LIMIT_CONNECTIONS,
         lifespan="on",
+        ws="none",
+        proxy_headers=False,
     )
     server = _Server(config, app.state.live)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="meterway.cloud.http")
@@ -84,9 +86,12 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError as error:
         listener.close()
-        raise SetupError(f"HTTP cannot listen on {host}:{port}: {error}; choose another port") from error
+        raise SetupError(
+            f"[http] {host}:{port} cannot be used ({error.strerror}): choose another port, 0 for any"
+        ) from error
     return listener
 
 

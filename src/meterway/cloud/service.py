@@ -4,19 +4,16 @@ import asyncio
 import gc
 import logging
 import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-
-import uvicorn
-from fastapi import FastAPI
 
 from meterway.bus.mqtt import MqttBus
 from meterway.cloud.api import create_app
-from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig
+from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
+from meterway.cloud.server import NOTICE, serving
 from meterway.cloud.store import Bounds, Store
 from meterway.core.errors import SetupError, TransientError
 from meterway.delivery.confirm import Confirmer
@@ -27,9 +24,6 @@ DSN_VARIABLE = "METERWAY_DSN"
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 5.0
-
-STOP_WITHIN_S = 2
-"""How long open requests (a live stream never ends) may go on when the cloud stops."""
 
 _GC_THRESHOLD = 20_000
 """Objects between two looks of the garbage collector: a batch in flight is thousands of objects and no cycle."""
@@ -68,9 +62,8 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         app = create_app(
             store, replay=ingest.replay, ready=lambda: _missing(ingest, bus), counters=ingest.counters.totals
         )
-        server = _Server(_uvicorn_config(app))
-        tasks.create_task(_serve(server, _listen(config.http)), name="meterway.cloud.http")
-        await server.running.wait()
+        url = await stack.enter_async_context(serving(app, host=config.http.host, port=config.http.port))
+        _log.info("%s/ (%s)", url, NOTICE)
     if bus is not None:
         await bus.wait_connected()
 
@@ -143,73 +136,6 @@ def _missing(ingest: Ingest, bus: MqttBus | None) -> str | None:
     if bus is not None and not bus.connected:
         return f"The broker is away: {bus.last_error or 'not connected yet'}"
     return ingest.trouble
-
-
-class _Server(uvicorn.Server):
-    """uvicorn inside a service that has its own ideas about signals."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.running = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.running.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=STOP_WITHIN_S,
-    )
-
-
-async def _serve(server: _Server, listener: socket.socket) -> None:
-    """Serve until cancelled.
-
-    Raises:
-        SetupError: the server ended by itself.
-    """
-    serving = asyncio.create_task(server.serve([listener]), name="meterway.cloud.uvicorn")
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
-        raise
-    raise SetupError("the HTTP server ended by itself; the log above says why")
-
-
-def _listen(config: HttpConfig) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        SetupError: the port is taken.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.port))
-    except OSError as error:
-        listener.close()
-        raise SetupError(
-            f"[http] {config.host}:{config.port} cannot be used ({error.strerror}): choose another port, 0 for any"
-        ) from error
-    host, port = listener.getsockname()[:2]
-    _log.info("http://%s:%d (loopback only: there are no accounts and no TLS yet)", host, port)
-    return listener
 
 
 def _first(group: BaseExceptionGroup[SetupError]) -> SetupError:

@@ -41,6 +41,8 @@ class Options:
     faults: Sequence[str] = ()
     start: datetime | None = None
     """The meters' time at the start; None is now."""
+    past_s: int = 0
+    """How much of the time before the start is told first, so that there is a curve to see."""
     links: Sequence[str] = field(default=("tcp", "pty"))
     """How the meters are plugged in; the kinds of links take turns."""
 
@@ -48,6 +50,7 @@ class Options:
 class _Channel(msgspec.Struct, frozen=True):
     channel: int
     meter_id: str
+    medium: str
 
 
 class _Offer(msgspec.Struct, frozen=True):
@@ -57,6 +60,11 @@ class _Offer(msgspec.Struct, frozen=True):
     kind: str
     source: Source
     channels: tuple[_Channel, ...]
+
+    def names(self, house: str) -> dict[str, str]:
+        """Return a name for the meter and for each behind it, by their ids."""
+        behind = {channel.meter_id: f"{house}, {channel.medium}" for channel in self.channels}
+        return {self.meter_id: f"{house}, electricity", **behind}
 
     @property
     def config(self) -> MeterConfig:
@@ -81,7 +89,8 @@ class Platform:
         self._meters = AsyncExitStack()
         self.broker = EmbeddedBroker(options.data_dir / "broker")
         self.processes: dict[str, ChildProcess] = {}
-        self.meter_ids: list[str] = []
+        self.meter_names: dict[str, str] = {}
+        """What people would call each meter, by its id."""
         self.page_url = ""
         self.ledgers: list[Path] = []
 
@@ -128,7 +137,7 @@ class Platform:
                 "username": observer.username,
                 "password": password_file.read_text().strip() if password_file else "",
             },
-            "meters": self.meter_ids,
+            "meters": list(self.meter_names),
             "data_dir": str(self.options.data_dir),
             "pid": os.getpid(),
         }
@@ -171,8 +180,9 @@ class Platform:
         for link, meter_count in zip(links, counts, strict=True):
             process = await self._run(self._meters, self._virtual_meters(link, meter_count))
             offers = msgspec.convert(process.ready_message["meters"], list[_Offer], dec_hook=decode_path)
-            meters.extend(offer.config for offer in offers)
-        self.meter_ids = [meter.id for meter in meters]
+            for offer in offers:
+                meters.append(offer.config)
+                self.meter_names.update(offer.names(f"House {len(meters)}"))
         adapter = AdapterConfig(
             id="demo",
             meters=tuple(meters),
@@ -194,6 +204,7 @@ class Platform:
         arguments += ["--kind", "p1", "--kind", "sml", "--count", str(meter_count), "--speed", str(options.speed)]
         arguments += ["--seed", f"{options.seed}-{link}", "--ledger", str(ledger)]
         arguments += ["--start", (options.start or datetime.now(UTC)).isoformat()]
+        arguments += ["--past", str(options.past_s)]
         for fault in options.faults:
             arguments += ["--fault", fault]
         return Command(name=f"meters-{link}", arguments=arguments)

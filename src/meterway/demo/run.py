@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 DRAIN_LIMIT_S = 60.0
 """How long the chain may stand still, at the end, before what has not arrived is called missing."""
 _LOOK_INTERVAL_S = 0.5
+_NAMING_LIMIT_S = 60.0
 _LONGEST_CAPTURE = timedelta(hours=2)
 """A gas or water value may be this much older than the telegram that carries it."""
 
@@ -76,6 +77,34 @@ def write_note(platform: Platform) -> Path:
     return path
 
 
+async def name_meters(platform: Platform) -> None:
+    """Claim and name the meters through the API, as an operator would, when they have been heard; all but the last.
+
+    Gives up on a meter after a minute: it is only a name.
+    """
+    names = dict(list(platform.meter_names.items())[:-1])
+    deadline_s = asyncio.get_running_loop().time() + _NAMING_LIMIT_S
+    while names and asyncio.get_running_loop().time() < deadline_s:
+        for meter_id, name in list(names.items()):
+            if await asyncio.to_thread(_name_meter, platform, meter_id, name):
+                del names[meter_id]
+        await asyncio.sleep(_LOOK_INTERVAL_S)
+
+
+def _name_meter(platform: Platform, meter_id: str, name: str) -> bool:
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        f"{platform.page_url}v1/meters/{meter_id}",
+        data=msgspec.json.encode({"claimed": True, "name": name}),
+        headers={"Content-Type": "application/json"},
+        method="PATCH",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_NAMING_LIMIT_S):  # noqa: S310 - as above
+            return True
+    except OSError:
+        return False
+
+
 async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show: Callable[[Progress], None]) -> Count:
     """Stop the meters, wait until everything on its way has arrived, and count what was stored after ``since``."""
     await platform.stop_meters()
@@ -109,7 +138,7 @@ async def _drained(platform: Platform, watcher: Watcher, since: datetime, show: 
 
 def _stored(platform: Platform, since: datetime) -> Sequence[StoredReading]:
     """Ask the API, as any user would, for what this demo has stored."""
-    start = (platform.options.start or since) - _LONGEST_CAPTURE
+    start = (platform.options.start or since) - _LONGEST_CAPTURE - timedelta(seconds=platform.options.past_s)
     query = urlencode({"format": "ndjson", "readingTimeStart": start.astimezone(UTC).isoformat()})
     lines = _get_lines(f"{platform.page_url}v1/meterReadings/bulk?{query}")
     decoder = msgspec.json.Decoder(StoredReading)

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
@@ -24,6 +25,12 @@ LATE_LIMIT_S: Final = 2.0
 
 STOP_LIMIT_S: Final = 5.0
 """How long a stop waits for readers to take the end of a telegram."""
+
+PAST_STEP_S: Final = 300
+"""Seconds of the meters' time between two telegrams of the past (``Run.past_s``)."""
+
+_PAST_PAUSE_S: Final = 0.02
+"""Between two telegrams of the past on one line."""
 
 _BATCH_LIMIT: Final = 500
 """Telegrams in a row before readers get a turn."""
@@ -56,6 +63,9 @@ class Run:
     interval_s: int = VirtualMeter.interval_s
     """Seconds of the meters' time from telegram to telegram."""
     faults: dict[FaultName, float] = field(default_factory=dict)
+    past_s: int = 0
+    """Meters with a clock (P1) first tell, quickly, what they would have said before the start, from so many seconds
+    ago on, every ``PAST_STEP_S``."""
     duration_s: float | None = None
     """On the wall; None runs until stopped."""
     ledger: Path | None = None
@@ -99,7 +109,9 @@ async def serve(run: Run, ready: Callable[[list[Offer]], None], stop: asyncio.Ev
             for index in range(run.count):
                 await serving.open(index)
             ready([line.offer(run) for line in serving.lines])
+            past = asyncio.create_task(serving.tell_past(), name="meterway.meter.virtual.past")
             await serving.keep_time(stop)
+            past.cancel()
             await serving.drain()
         finally:
             for line in serving.lines:
@@ -116,6 +128,8 @@ class _Line:
         self._faults = faults
         self._ledger = ledger
         self._counters = counters
+        self.past: deque[int] = deque()
+        """Instants before the start that are still to be told; until then nothing of the present is said."""
 
     def offer(self, run: Run) -> Offer:
         return Offer(
@@ -130,11 +144,21 @@ class _Line:
             ),
         )
 
+    def tell_past(self, now_s: float) -> None:
+        """Send the next telegram of the past, if there is someone to read it."""
+        if self.past and self.link.awaited(now_s):
+            self._send(self.past.popleft())
+
     def tick(self, instant_s: int, now_s: float) -> None:
-        """Send the telegram of an instant, if there is someone to read it."""
+        """Send the telegram of an instant, if there is someone to read it and the past has been told."""
+        if self.past:
+            return
         if not self.link.awaited(now_s):
             self._counters.ticks_unheard += 1
             return
+        self._send(instant_s)
+
+    def _send(self, instant_s: int) -> None:
         spoken = self.meter.tick(instant_s)
         sending = self._faults.send(spoken.telegram, instant_s)
         if not sending.data:
@@ -199,7 +223,11 @@ class _Serving:
         meter.household.electricity(self._start_s)  # a wrong start shows now, and the first telegram need not wait
         link = await self._link(index, meter.meter_id)
         faults = Faults(run.faults, kind, run.seed, index)
-        self.lines.append(_Line(meter, link, faults, self._ledger, self.counters))
+        line = _Line(meter, link, faults, self._ledger, self.counters)
+        if kind is Kind.P1:
+            first_s = self._start_s - run.past_s
+            line.past.extend(range(first_s + -first_s % PAST_STEP_S, self._start_s, PAST_STEP_S))
+        self.lines.append(line)
 
     async def _link(self, index: int, meter_id: str) -> Link:
         run = self._run
@@ -211,6 +239,14 @@ class _Serving:
         if run.tcp_port is None:
             return PtyLink(self.counters, moved, run.alias_folder / meter_id if run.alias_folder else None)
         return await TcpLink.open(run.host, run.tcp_port and run.tcp_port + index, self.counters, moved)
+
+    async def tell_past(self) -> None:
+        """Have every meter tell its past."""
+        clock = asyncio.get_running_loop().time
+        while any(line.past for line in self.lines):
+            for line in self.lines:
+                line.tell_past(clock())
+            await asyncio.sleep(_PAST_PAUSE_S)
 
     async def keep_time(self, stop: asyncio.Event) -> None:
         """Have every meter speak at its instants; spread them evenly over the interval."""
