@@ -1,5 +1,6 @@
 """The platform as others meet it: commands as real processes, foreign MQTT clients, the HTTP interface."""
 
+import asyncio
 import json
 import os
 import secrets
@@ -21,8 +22,12 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from meterway.adapter.config import ChannelConfig, MeterConfig, TcpSource
 from meterway.bus.bus import BrokerConfig
+from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig
 from meterway.core.config import dump_config
+from support.brokers import free_port
+from support.postgres import Server, create_database, drop_database
 
 COMMAND = [sys.executable, "-m", "meterway"]
 IN_TIME_S = 60.0
@@ -124,6 +129,36 @@ def virtual_meters(folder: Path, *arguments: str) -> Iterator[list[dict[str, Any
         yield process.wait_ready()["meters"]
 
 
+def meter_configs(offers: list[dict[str, Any]]) -> tuple[MeterConfig, ...]:
+    """Return how an adapter reads virtual meters."""
+    return tuple(
+        MeterConfig(
+            id=offer["meter_id"],
+            family=f"{offer['kind']}-generic",
+            source=TcpSource(host=offer["source"]["host"], port=offer["source"]["port"]),
+            timezone="Europe/Vienna",
+            channels=tuple(ChannelConfig(channel=each["channel"], id=each["meter_id"]) for each in offer["channels"]),
+        )
+        for offer in offers
+    )
+
+
+@contextmanager
+def running_cloud(folder: Path, broker: BrokerConfig, server: Server) -> Iterator["Api"]:
+    """Run ``meterway cloud`` on a database of its own; yields its interface."""
+    dsn = asyncio.run(create_database(server))
+    folder.mkdir(parents=True, exist_ok=True)
+    dsn_file = folder / "dsn"
+    dsn_file.write_text(dsn)
+    port = free_port()
+    config = CloudConfig(broker=broker, database=DatabaseConfig(dsn_file=dsn_file), http=HttpConfig(port=port))
+    try:
+        with component(folder, "cloud", config) as process:
+            yield Api(f"http://127.0.0.1:{port}", process)
+    finally:
+        asyncio.run(drop_database(server, dsn))
+
+
 def descendants(pid: int) -> dict[int, str]:
     """Return the processes that live below ``pid``, with their command lines."""
     parents: dict[int, int] = {}
@@ -205,8 +240,9 @@ class MqttClient:
 class Api:
     """The HTTP interface of the cloud, as a user calls it. Numbers come as Decimal, with their digits."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: Process | None = None) -> None:
         self.url = url.rstrip("/")
+        self.process = process
 
     def get(self, path: str) -> Any:
         """Return the answer, which must be a success."""
