@@ -16,16 +16,12 @@ from meterway.adapter.config import AdapterConfig, MeterConfig
 from meterway.bus.broker import EmbeddedBroker
 from meterway.bus.bus import BrokerConfig
 from meterway.concentrator.config import ConcentratorConfig
-from meterway.core.config import dump_config
+from meterway.core.config import Table, dump_config
 from meterway.delivery.config import RelayConfig
 from meterway.process import ChildProcess, Command
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A TOML table; a key that is not listed is an error."""
-
-
-class EdgeConcentrator(_Table, frozen=True):
+class EdgeConcentrator(Table, frozen=True):
     """The concentrator of this device."""
 
     id: str
@@ -36,7 +32,7 @@ class EdgeConcentrator(_Table, frozen=True):
     """`confirm = "broker"` is for a cloud that sends no receipts."""
 
 
-class EdgeAdapter(_Table, frozen=True):
+class EdgeAdapter(Table, frozen=True):
     """One adapter process."""
 
     id: str
@@ -45,7 +41,7 @@ class EdgeAdapter(_Table, frozen=True):
     """The meters it reads, each a `[[adapters.meters]]` table as in an adapter's own configuration."""
 
 
-class EdgeConfig(_Table, frozen=True):
+class EdgeConfig(Table, frozen=True):
     """One device."""
 
     data_dir: Path

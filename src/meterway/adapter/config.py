@@ -2,23 +2,19 @@
 
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from meterway.bus.bus import BrokerConfig
 from meterway.core import topics
-from meterway.core.errors import BadDataError, SetupError
+from meterway.core.config import Table
 from meterway.core.obis import Obis
+from meterway.core.zones import find_zone
 from meterway.delivery.config import RelayConfig, SpoolConfig
 from meterway.meter.family import ObisRule
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A TOML table; a key that is not listed is an error."""
-
-
-class SerialSource(_Table, frozen=True, tag="serial", tag_field="type"):
+class SerialSource(Table, frozen=True, tag="serial", tag_field="type"):
     """A serial port, an optical head or a pty. Line settings left out come from the meter's family."""
 
     port: Path
@@ -31,14 +27,14 @@ class SerialSource(_Table, frozen=True, tag="serial", tag_field="type"):
     stop_bits: Annotated[int, msgspec.Meta(ge=1, le=2)] | None = None
 
 
-class TcpSource(_Table, frozen=True, tag="tcp", tag_field="type"):
+class TcpSource(Table, frozen=True, tag="tcp", tag_field="type"):
     """A TCP server that hands out the meter's bytes: ser2net, a LAN gateway, a virtual meter."""
 
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class ReplaySource(_Table, frozen=True, tag="replay", tag_field="type"):
+class ReplaySource(Table, frozen=True, tag="replay", tag_field="type"):
     """A file of captured bytes, read once."""
 
     file: Path
@@ -49,17 +45,17 @@ class ReplaySource(_Table, frozen=True, tag="replay", tag_field="type"):
 Source = SerialSource | TcpSource | ReplaySource
 
 
-class ChannelConfig(_Table, frozen=True):
+class ChannelConfig(Table, frozen=True):
     """A second meter behind the first: gas, water or heat on an M-Bus channel of a P1 port."""
 
     channel: Annotated[int, msgspec.Meta(ge=1, le=4)]
     id: str
     """The second meter's own smart meter id."""
-    static: dict[str, int | float | str] = {}
+    static: dict[str, int | float | str] = msgspec.field(default_factory=dict)
     """As `static` of the first meter."""
 
 
-class MeterConfig(_Table, frozen=True):
+class MeterConfig(Table, frozen=True):
     """One meter."""
 
     id: str
@@ -72,33 +68,24 @@ class MeterConfig(_Table, frozen=True):
     """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew."""
-    mapping: dict[str, str | ObisRule] = {}
+    mapping: dict[str, str | ObisRule] = msgspec.field(default_factory=dict)
     """OBIS code to property id, or to a table `{ property, factor, ignore }`; what is not listed is mapped by the
     family, then by the catalogue."""
-    static: dict[str, int | float | str] = {}
+    static: dict[str, int | float | str] = msgspec.field(default_factory=dict)
     """Properties that the meter does not know, put into every reading: `"SITE_household_size" = 3`."""
     channels: tuple[ChannelConfig, ...] = ()
     """Meters behind this one."""
 
     def __post_init__(self) -> None:
         for code in self.mapping:
-            try:
-                Obis.parse(code)
-            except BadDataError as error:
-                raise ValueError(str(error)) from error
+            Obis.parse(code)
         for meter_id in (self.id, *(channel.id for channel in self.channels)):
-            try:
-                topics.check_id(meter_id, "smart meter id")
-            except BadDataError as error:
-                raise ValueError(str(error)) from error
+            topics.check_id(meter_id, "smart meter id")
         if self.timezone is not None:
-            try:
-                ZoneInfo(self.timezone)
-            except (ZoneInfoNotFoundError, ValueError) as error:
-                raise ValueError(f"time zone {self.timezone!r} is not an IANA zone such as Europe/Berlin") from error
+            find_zone(self.timezone)
 
 
-class AdapterConfig(_Table, frozen=True):
+class AdapterConfig(Table, frozen=True):
     """One adapter process: one or many meters."""
 
     id: str
@@ -112,10 +99,7 @@ class AdapterConfig(_Table, frozen=True):
     """`confirm = "broker"` is for a concentrator that sends no receipts."""
 
     def __post_init__(self) -> None:
-        try:
-            topics.check_id(self.id, "adapter id")
-        except BadDataError as error:
-            raise ValueError(str(error)) from error
+        topics.check_id(self.id, "adapter id")
         ids = [meter_id for meter in self.meters for meter_id in meter_ids(meter)]
         if repeated := {meter_id for meter_id in ids if ids.count(meter_id) > 1}:
             raise ValueError(f"smart meter id {min(repeated)} stands twice; every meter has its own")
@@ -126,18 +110,3 @@ class AdapterConfig(_Table, frozen=True):
 def meter_ids(meter: MeterConfig) -> tuple[str, ...]:
     """Return the ids of a meter and of those behind it."""
     return (meter.id, *(channel.id for channel in meter.channels))
-
-
-def meter_zone(meter: MeterConfig, family_zone: str) -> ZoneInfo:
-    """Return the zone of a meter's clock.
-
-    Raises:
-        SetupError: the system knows no such zone.
-    """
-    name = meter.timezone or family_zone
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise SetupError(
-            f"meter {meter.id}: time zone {name!r} is unknown; give an IANA zone, Europe/Berlin"
-        ) from error

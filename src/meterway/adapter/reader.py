@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from meterway.adapter import source
-from meterway.adapter.config import MeterConfig, meter_zone
+from meterway.adapter.config import MeterConfig
 from meterway.adapter.mapping import Mapper
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.redact import redact
@@ -15,6 +15,7 @@ from meterway.adapter.status import State, StatusSession, StatusSessions
 from meterway.core.errors import TransientError
 from meterway.core.reading import MeterReading
 from meterway.core.reports import FAULT_DATA_LIMIT_BYTES, Fault, MeterDescription, OfferedProperty
+from meterway.core.zones import find_zone
 from meterway.meter.codec import CodecError, Decoder
 from meterway.meter.family import Family
 from meterway.meter.recognise import make_decoder
@@ -57,7 +58,7 @@ class MeterReader:
         self._mapper = mapper
         self._wall = wall
         self._monotonic = monotonic
-        self._zone = meter_zone(config, family.timezone)
+        self._zone = find_zone(config.timezone or family.timezone)
         self._where = source.describe(config.source)
         self._heard: dict[str, StatusSession] = {}
         """The meter itself, and those behind it once a reading of theirs has come."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
+from meterway.core.config import Table
 
 
-class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BrokerConfig(Table, frozen=True):
     """Where a broker is and how to log in."""
 
     url: str = "mqtt://127.0.0.1:1883"

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import click
 
-from meterway.cli.output import json_option, plain, print_json
+from meterway.cli.output import ZoneType, json_option, plain, print_json
 from meterway.core.errors import SetupError
 from meterway.core.properties import Medium, catalogue
 from meterway.meter.codec import CodecError
@@ -25,10 +25,17 @@ _LIMIT_BYTES = 64 << 20
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file with the meter's key, for encrypted data.",
 )
-@click.option("--timezone", default="Europe/Amsterdam", show_default=True, help="IANA zone of the meter's clock.")
+@click.option(
+    "--timezone",
+    "zone",
+    type=ZoneType(),
+    default="Europe/Amsterdam",
+    show_default=True,
+    help="IANA zone of the meter's clock.",
+)
 @json_option
 def decode(
-    files: tuple[Path, ...], *, protocol: str | None, key_file: Path | None, timezone: str, as_json: bool
+    files: tuple[Path, ...], *, protocol: str | None, key_file: Path | None, zone: ZoneInfo, as_json: bool
 ) -> None:
     """Turn captured telegrams into readings on screen.
 
@@ -41,10 +48,6 @@ def decode(
       meterway decode --json captures/*.bin | jq '.readings[0]'
       socat -u /dev/ttyUSB0,b115200,raw - | head -c 4000 | meterway decode -
     """
-    try:
-        zone = ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise SetupError(f"--timezone {timezone!r} is not an IANA zone such as Europe/Berlin") from error
     if key_file is not None and not key_file.is_file():
         raise SetupError(f"--key-file {key_file}: no such file")
     whole = [_decode_file(path, protocol, zone, as_json=as_json) for path in files]

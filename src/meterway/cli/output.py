@@ -9,17 +9,33 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
 
 from meterway.core.config import Config, load_config
-from meterway.core.errors import SetupError
+from meterway.core.errors import BadDataError, SetupError
+from meterway.core.zones import find_zone
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 Service = Callable[[Callable[[], None]], Coroutine[None, None, None]]
 """Takes a function to call once it is ready; runs until cancelled."""
+
+
+class ZoneType(click.ParamType[ZoneInfo]):
+    """An option whose value is an IANA time zone."""
+
+    name = "zone"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ZoneInfo:
+        if isinstance(value, ZoneInfo):
+            return value
+        try:
+            return find_zone(str(value))
+        except BadDataError as error:
+            self.fail(str(error), param, ctx)
 
 
 def json_option(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meterway.cli.output import json_option, print_json
+from meterway.cli.output import ZoneType, json_option, print_json
 from meterway.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     default=0,
     help="P1: first tell the last S seconds quickly.",
 )
-@click.option("--zone", default="Europe/Vienna", show_default=True, help="Where the meters hang (IANA name).")
+@click.option(
+    "--zone", type=ZoneType(), default="Europe/Vienna", show_default=True, help="Where the meters hang (IANA name)."
+)
 @click.option("--phases", type=click.Choice(["1", "3"]), default="3", show_default=True, help="Phases of the meters.")
 @click.option("--pv/--no-pv", "pv", default=None, help="All households have PV, or none; else the seed decides.")
 @click.option("--gas/--no-gas", "gas", default=True, show_default=True, help="P1: a gas meter on channel 1.")
@@ -78,7 +80,7 @@ def virtual(  # noqa: PLR0917 - click passes them by name
     interval_s: int,
     start: str | None,
     past_s: int,
-    zone: str,
+    zone: "ZoneInfo",
     phases: str,
     pv: bool | None,  # noqa: FBT001
     gas: bool,  # noqa: FBT001
@@ -116,12 +118,12 @@ def virtual(  # noqa: PLR0917 - click passes them by name
         kinds=tuple(Kind(kind) for kind in kinds),
         count=count,
         seed=seed,
-        zone=_zone(zone),
+        zone=zone,
         build=Build(phases=int(phases), gas=gas, water=water, pv=pv),
         tcp_port=None if pty else tcp_port or 0,
         host=host,
         alias_folder=alias_folder,
-        start_s=_start_s(start, _zone(zone)),
+        start_s=_start_s(start, zone),
         past_s=past_s,
         speed=speed,
         interval_s=interval_s,
@@ -154,15 +156,6 @@ def _ready_json(offers: list["Offer"]) -> None:
 def _ready_text(offers: list["Offer"]) -> None:
     for offer in offers:
         click.echo(f"{offer.address}  {offer.kind:3}  {offer.meter_id}")
-
-
-def _zone(name: str) -> "ZoneInfo":
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise SetupError(f"--zone {name}: no such time zone; an IANA name is needed, such as Europe/Vienna") from None
 
 
 def _start_s(text: str | None, zone: "ZoneInfo") -> int | None:

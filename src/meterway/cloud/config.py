@@ -7,16 +7,12 @@ import msgspec
 
 from meterway.bus.bus import BrokerConfig
 from meterway.core import topics
-from meterway.core.errors import BadDataError
+from meterway.core.config import Table
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A TOML table; a key that is not listed is an error."""
-
-
-class DatabaseConfig(_Table, frozen=True):
+class DatabaseConfig(Table, frozen=True):
     """Where the PostgreSQL (15 or newer) is.
 
     At most one of ``embedded`` and ``dsn_file``; if neither stands here, the environment variable METERWAY_DSN is the
@@ -37,7 +33,7 @@ class DatabaseConfig(_Table, frozen=True):
             raise ValueError("[database] has both embedded and dsn_file: keep one")
 
 
-class HttpConfig(_Table, frozen=True):
+class HttpConfig(Table, frozen=True):
     """The query API and the pages."""
 
     host: str = "127.0.0.1"
@@ -53,7 +49,7 @@ class HttpConfig(_Table, frozen=True):
             )
 
 
-class IngestConfig(_Table, frozen=True):
+class IngestConfig(Table, frozen=True):
     """How readings come in."""
 
     filters: tuple[str, ...] = (topics.CONCENTRATOR_FILTER,)
@@ -88,7 +84,7 @@ class IngestConfig(_Table, frozen=True):
             raise ValueError("[ingest] filters is empty: nothing would be received")
 
 
-class QuarantineConfig(_Table, frozen=True):
+class QuarantineConfig(Table, frozen=True):
     """How much is kept of what could not become a reading: for quarantine, conflicts and faults, each.
 
     At a bound the oldest are removed and counted (`removed`); each worker may pass it by a hundredth.
@@ -98,7 +94,7 @@ class QuarantineConfig(_Table, frozen=True):
     limit_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1024 * 1024 * 1024
 
 
-class CloudConfig(_Table, frozen=True):
+class CloudConfig(Table, frozen=True):
     """One cloud process."""
 
     database: DatabaseConfig = DatabaseConfig()
@@ -114,7 +110,4 @@ class CloudConfig(_Table, frozen=True):
     its messages wait there while it is away."""
 
     def __post_init__(self) -> None:
-        try:
-            topics.check_id(self.worker, "worker")
-        except BadDataError as error:
-            raise ValueError(str(error)) from error
+        topics.check_id(self.worker, "worker")

@@ -10,7 +10,6 @@ from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 from typing import Annotated, Literal, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +19,7 @@ from meterway.cloud.query import Statement
 from meterway.core.errors import BadDataError
 from meterway.core.properties import Kind, catalogue
 from meterway.core.units import UNITS
+from meterway.core.zones import find_zone
 
 POWER_STEP_S = 60
 """A day of 25 hours has 1500 minutes: the most points a curve has."""
@@ -102,12 +102,7 @@ def local_day(day: str | None, zone: str, now: datetime) -> Day:
     Raises:
         BadDataError: no such day, or no such zone.
     """
-    if not zone or len(zone) > 64 or zone.startswith(("/", ".")) or "\0" in zone:  # noqa: PLR2004
-        raise _bad_zone(zone)
-    try:
-        place = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise _bad_zone(zone) from error
+    place = find_zone(zone)
     try:
         chosen = date.fromisoformat(day) if day else now.astimezone(place).date()
         start = datetime.combine(chosen, time(), place).astimezone(UTC)
@@ -318,10 +313,6 @@ def _round(value: object) -> Decimal | None:
 
 def _integer(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _bad_zone(zone: str) -> BadDataError:
-    return BadDataError(f"`zone` {zone[:64]!r} is not a time zone; write it as Europe/Berlin.", reason="bad-zone")
 
 
 _VALUES = """

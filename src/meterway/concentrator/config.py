@@ -7,18 +7,18 @@ import msgspec
 
 from meterway.bus.bus import BrokerConfig
 from meterway.core import topics
-from meterway.core.errors import BadDataError
+from meterway.core.config import Table
 from meterway.delivery.config import RelayConfig, SpoolConfig
 
 
-class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LimitsConfig(Table, frozen=True):
     """What a concentrator passes on."""
 
     payload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 1 << 20
     """The longest payload; a longer one is reported on `concentrator/[concentratorId]/faults` instead."""
 
 
-class ConcentratorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConcentratorConfig(Table, frozen=True, kw_only=True):
     """One concentrator."""
 
     id: str
@@ -35,7 +35,4 @@ class ConcentratorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     limits: LimitsConfig = LimitsConfig()
 
     def __post_init__(self) -> None:
-        try:
-            topics.check_id(self.id, "concentrator id")
-        except BadDataError as error:
-            raise ValueError(str(error)) from error
+        topics.check_id(self.id, "concentrator id")

@@ -12,6 +12,14 @@ from meterway.core.errors import SetupError
 
 Config = TypeVar("Config")
 
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table; a key that is not listed is an error. Each field's docstring is its manual (docs/config.md).
+
+    What ``__post_init__`` refuses with a BadDataError becomes a SetupError that names file and place.
+    """
+
+
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 
 

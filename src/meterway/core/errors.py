@@ -13,8 +13,8 @@ class MeterwayError(Exception):
     """Base of all errors raised by Meterway."""
 
 
-class BadDataError(MeterwayError):
-    """Bytes from outside that do not mean what they should.
+class BadDataError(MeterwayError, ValueError):
+    """Bytes or a text from outside that do not mean what they should.
 
     ``reason`` is a short stable word for counters and filters (``bad-checksum``, ``unknown-property``);
     the message is for people.

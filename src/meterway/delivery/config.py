@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from meterway.core.config import Table
 
-class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class SpoolConfig(Table, frozen=True):
     """How much a spool may hold."""
 
     limit_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 2 << 30
@@ -19,7 +21,7 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long a group waits for company while messages come faster than the disk flushes; else none waits."""
 
 
-class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RelayConfig(Table, frozen=True):
     """How messages leave a spool."""
 
     confirm: Literal["receipt", "broker"] = "receipt"

@@ -27,25 +27,21 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from meterway.core.config import load_config
-from meterway.core.errors import BadDataError, SetupError
+from meterway.core.config import Table, load_config
+from meterway.core.errors import SetupError
 from meterway.core.obis import Obis
 from meterway.core.reading import PhysicalMeterClass
+from meterway.core.zones import find_zone
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _SUFFIX = ".toml"
 _REGISTER_FIELDS = (3, 4)
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A TOML table; a key that is not listed is an error."""
-
-
-class Line(_Table, frozen=True):
+class Line(Table, frozen=True):
     """How the meter's serial line is set."""
 
     baud: Annotated[int, msgspec.Meta(ge=50, le=4_000_000)] = 115_200
@@ -56,7 +52,7 @@ class Line(_Table, frozen=True):
     stop_bits: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
 
 
-class ObisRule(_Table, frozen=True):
+class ObisRule(Table, frozen=True):
     """What one OBIS code means with these meters, where the catalogue would be wrong."""
 
     property: str | None = None
@@ -75,7 +71,7 @@ class ObisRule(_Table, frozen=True):
             raise ValueError(f'factor {self.factor!r} is not a decimal number such as "0.001" or "-1"')
 
 
-class Sample(_Table, frozen=True):
+class Sample(Table, frozen=True):
     """A telegram as such a meter sends it, made up by us, with what it must be decoded to."""
 
     text: str | None = None
@@ -101,7 +97,7 @@ class Sample(_Table, frozen=True):
         return bytes.fromhex(self.hex or "")
 
 
-class Family(_Table, frozen=True):
+class Family(Table, frozen=True):
     """What the meters of one family offer, and how to read them."""
 
     title: str
@@ -123,22 +119,16 @@ class Family(_Table, frozen=True):
     """What the owner must get from the grid operator before the meter can be read in full."""
     quirks: tuple[str, ...] = ()
     """Departures from the standard that the codec must be told of, by the codec's own names for them."""
-    obis: dict[str, ObisRule] = {}
+    obis: dict[str, ObisRule] = msgspec.field(default_factory=dict)
     """By OBIS code; what is not listed means what the catalogue says."""
     sample: Sample | None = None
     name: str = ""
     """The file's name without its ending; never written in the file."""
 
     def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"time zone {self.timezone!r} is not an IANA zone such as Europe/Berlin") from error
+        find_zone(self.timezone)
         for code in self.obis:
-            try:
-                Obis.parse(code)
-            except BadDataError as error:
-                raise ValueError(str(error)) from error
+            Obis.parse(code)
 
 
 def parse_family(text: str, name: str, *, where: str) -> Family:
