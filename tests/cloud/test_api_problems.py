@@ -34,7 +34,7 @@ PROBLEMS = [
     ("GET", "/v1/meters/unknown/curve", 404, "There is no meter unknown"),
     ("GET", "/v1/meters?limit=5000", 422, "`limit`: Input should be less than or equal to 1000"),
     ("GET", "/v1/meters?limit=x", 422, "`limit`: Input should be a valid integer"),
-    ("GET", "/v1/curve?zone=Mars/Base", 422, "`zone` 'Mars/Base' is not an IANA zone such as Europe/Berlin"),
+    ("GET", "/v1/curve?zone=Mars/Base", 422, "time zone 'Mars/Base' is not an IANA zone such as Europe/Berlin"),
     ("GET", "/v1/curve?day=x", 422, "`day` 'x' is not a day; write it as 2026-11-23"),
     ("GET", "/v1/quarantine/9", 404, "Nothing in quarantine has the id 9; it may have been replayed."),
     ("GET", "/v1/quarantine/99999999999999999999", 422, "`item_id`"),
