@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from meterway.adapter.config import AdapterConfig, MeterConfig
-from meterway.bus.broker import EmbeddedBroker
-from meterway.bus.bus import BrokerConfig
+from meterway.bus.broker import embedded_broker
+from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import Table, dump_config
 from meterway.delivery.config import RelayConfig
@@ -50,11 +50,15 @@ class EdgeConfig(Table, frozen=True):
     adapters: tuple[EdgeAdapter, ...]
     broker: BrokerConfig | None = None
     """The broker that joins adapters and concentrator on this device; left out: an embedded one is started."""
+    embedded_broker: EmbeddedBrokerConfig | None = None
+    """How to start it; left out: in a folder of `data_dir`, on a free port."""
 
     def __post_init__(self) -> None:
         ids = [adapter.id for adapter in self.adapters]
         if repeated := {each for each in ids if ids.count(each) > 1}:
             raise ValueError(f"adapter id {min(repeated)} stands twice; every adapter has its own")
+        if self.broker is not None and self.embedded_broker is not None:
+            raise ValueError("there are [broker] and [embedded_broker]: keep one")
 
 
 def adapter_config(config: EdgeConfig, adapter: EdgeAdapter, broker: BrokerConfig) -> AdapterConfig:
@@ -95,8 +99,8 @@ async def run(config: EdgeConfig, *, ready: Callable[[], None]) -> None:
     async with AsyncExitStack() as stack:
         broker = config.broker
         if broker is None:
-            embedded = await stack.enter_async_context(EmbeddedBroker(config.data_dir / "broker"))
-            broker = embedded.config()
+            wanted = config.embedded_broker or EmbeddedBrokerConfig(data_dir=config.data_dir / "broker")
+            broker = (await stack.enter_async_context(embedded_broker(wanted))).config()
         parts: dict[str, msgspec.Struct] = {"concentrator": concentrator_config(config, broker)}
         for adapter in config.adapters:
             parts[f"adapter-{adapter.id}"] = adapter_config(config, adapter, broker)

@@ -27,7 +27,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from meterway.bus.bus import BrokerConfig
+from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.bus.mqtt import answers
 from meterway.core.errors import SetupError
 from meterway.process import ChildProcess, Command
@@ -137,6 +137,11 @@ class EmbeddedBroker:
                 passwords=passwords,
             ),
         )
+
+
+def embedded_broker(config: EmbeddedBrokerConfig) -> EmbeddedBroker:
+    """Return the broker that ``config`` describes."""
+    return EmbeddedBroker(config.data_dir, port=config.port, sync_always=config.sync_always)
 
 
 def nats_config(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from meterway.bus.bus import BrokerConfig
+from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.core import topics
 from meterway.core.config import Table
 
@@ -99,6 +99,9 @@ class CloudConfig(Table, frozen=True):
 
     database: DatabaseConfig = DatabaseConfig()
     broker: BrokerConfig = BrokerConfig()
+    """Where the concentrators publish; not looked at when `[embedded_broker]` is there."""
+    embedded_broker: EmbeddedBrokerConfig | None = None
+    """Start a broker of the cloud's own (only with `role = "all"`)."""
     http: HttpConfig = HttpConfig()
     ingest: IngestConfig = IngestConfig()
     quarantine: QuarantineConfig = QuarantineConfig()

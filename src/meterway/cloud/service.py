@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
+from meterway.bus.broker import embedded_broker
 from meterway.bus.mqtt import MqttBus
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
@@ -52,11 +53,15 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(EmbeddedPostgres(config.database.embedded))
     store = await stack.enter_async_context(await _open_store(config))
     ingest = Ingest(store, config.ingest, clock=_utc_now)
+    broker = config.broker
+    if config.embedded_broker is not None and config.role == "all":
+        broker = (await stack.enter_async_context(embedded_broker(config.embedded_broker))).config()
+        _log.info("broker at %s", broker.url)
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
     bus: MqttBus | None = None
     if config.role != "api":
         handlers = dict.fromkeys(config.ingest.filters, ingest.receive)
-        bus = await stack.enter_async_context(MqttBus(config.broker, f"meterway-cloud-{config.worker}", handlers))
+        bus = await stack.enter_async_context(MqttBus(broker, f"meterway-cloud-{config.worker}", handlers))
         tasks.create_task(ingest.run(Confirmer(bus).confirm), name="meterway.cloud.ingest")
     if config.role != "ingest":
         app = create_app(
