@@ -20,6 +20,8 @@ class Register:
     """In the spelling of ``core.units``; None when the meter gave none."""
     time: datetime | None = None
     """Aware; where the line carries a time of its own (a gas value on a P1 port)."""
+    name: str | None = None
+    """What it is, for people, where the protocol says so beside or instead of a code (the VIF of an M-Bus record)."""
 
 
 @dataclass(frozen=True, slots=True)
