@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from meterway.core.errors import SetupError
 from meterway.meter.codec import Decoder
+from meterway.meter.iec62056_21 import SIGNATURE, ReadoutDecoder, strip_parity
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
 
@@ -28,10 +29,12 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
         re.compile(rb"\x76.{1,16}\x62.\x62.\x72\x63\x07\x01\x77", re.DOTALL),
         "an SML list without the frame around it",
     ),
+    ("iec62056_21", SIGNATURE, "a readout of an optical head (IEC 62056-21)"),
     ("p1", re.compile(rb"/[^\r\n/!]{3,}\r?\n.*?\d:\d+\.\d+\.\d+", re.DOTALL), "a telegram that begins with /XXX"),
 )
 
 _DECODERS: Mapping[str, Callable[[tzinfo, Collection[str]], Decoder]] = {
+    "iec62056_21": lambda zone, quirks: ReadoutDecoder(zone, quirks=quirks),
     "p1": lambda zone, _quirks: P1Decoder(zone=zone),
     "sml": lambda _zone, quirks: SmlDecoder(quirks=quirks),
 }
@@ -41,7 +44,14 @@ PROTOCOLS = tuple(_DECODERS)
 
 
 def recognise(data: bytes) -> Recognised | None:
-    """Return the protocol whose signature comes first in ``data``; None if there is none."""
+    """Return the protocol whose signature comes first in ``data``; None if there is none.
+
+    Where there is none, a readout is looked for that was read with its parity bits.
+    """
+    return _first(data) or (None if data.isascii() else _first(strip_parity(data)))
+
+
+def _first(data: bytes) -> Recognised | None:
     found = [
         (match.start(), Recognised(protocol, sign))
         for protocol, pattern, sign in _SIGNATURES
