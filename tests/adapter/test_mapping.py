@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -6,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from meterway.adapter.config import ChannelConfig, MeterConfig, ReplaySource
-from meterway.adapter.mapping import Mapper, channel_meter_id
-from meterway.core.errors import SetupError
+from meterway.adapter.mapping import LIMIT_UNMAPPED, Mapper, channel_meter_id
+from meterway.core import wire
+from meterway.core.errors import BadDataError, SetupError
 from meterway.core.obis import Obis
 from meterway.core.reading import MeterReading, PhysicalMeterClass
 from meterway.meter.family import ObisRule, load_family
@@ -160,3 +162,24 @@ def test_a_channel_that_the_family_does_not_have_is_an_error() -> None:
     )
     with pytest.raises(SetupError, match="family plain has no channel 1"):
         Mapper(config, no_channels)
+
+
+def test_a_clock_before_1970_gives_a_reading_that_wire_refuses() -> None:
+    never_set = datetime(1969, 12, 31, 23, tzinfo=UTC)
+    (reading,) = mapped(meter(), register("1-0:1.8.0", "1", "kWh"), time=never_set)
+    with pytest.raises(BadDataError, match="1969-12-31T23:00:00"):
+        wire.encode(reading)
+
+
+def test_a_flood_of_codes_does_not_grow_the_memory() -> None:
+    mapper = Mapper(meter(), load_family("p1-generic"))
+    tracemalloc.start()
+    try:
+        for first in range(0, 60_000, 2000):
+            codes = (Obis(1, 200, *divmod(number, 250), 0) for number in range(first, first + 2000))
+            mapper.readings(telegram(*(Register(code, Decimal(1)) for code in codes)), ARRIVAL)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(mapper.unmapped) == LIMIT_UNMAPPED
+    assert held_bytes < 4_000_000

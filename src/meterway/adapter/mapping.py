@@ -10,7 +10,7 @@ an M-Bus channel of a P1 port), whose reading time is the one that its value car
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from uuid import UUID
@@ -25,7 +25,13 @@ from meterway.core.units import convert
 from meterway.meter.family import Family, ObisRule
 from meterway.meter.telegram import Register, Telegram, channel_media
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
+LIMIT_CODES = 4096
+"""So many OBIS codes of one meter are remembered; a meter has some hundred, and beyond all are looked up anew."""
+LIMIT_UNMAPPED = 256
+"""So many codes are listed for which there is no property; further ones are left out."""
+
 _MBUS_CHANNELS = range(1, 5)
 _CLOCK = (1, 0, 0)
 
@@ -96,7 +102,7 @@ class Mapper:
         if unknown := set(named) - set(self._parts):
             raise SetupError(f"{self._where}: family {family.name} has no channel {min(unknown)}")
         self.unmapped: set[Obis] = set()
-        """Codes that the meter sent and that no rule and no catalogue entry covers; bounded by what a meter sends."""
+        """Codes that the meter sent and that no rule and no catalogue entry covers; the first ``LIMIT_UNMAPPED``."""
 
     @property
     def meter_ids(self) -> tuple[str, ...]:
@@ -145,7 +151,8 @@ class Mapper:
         property_values = tuple(values.values())
         return MappedReading(
             MeterReading(
-                identifier=reading_identifier(part.meter_id, reading_time, property_values),
+                # A clock that was never set may say 1969, for which there is no identifier; `wire` refuses it anyway.
+                identifier=reading_identifier(part.meter_id, max(reading_time, _EPOCH), property_values),
                 meter_id=part.meter_id,
                 reading_time=reading_time,
                 property_values=property_values,
@@ -165,6 +172,8 @@ class Mapper:
         try:
             target = part.targets[register.obis]
         except KeyError:
+            if len(part.targets) >= LIMIT_CODES:
+                part.targets.clear()
             target = part.targets[register.obis] = self._target(part, register.obis)
         if target is None or register.value == "":
             return None
@@ -173,14 +182,14 @@ class Mapper:
         if isinstance(register.value, str):
             if definition.kind.may_be_text:
                 return PropertyValue(definition.property_id, text_value=register.value, date=date)
-            self.unmapped.add(register.obis)
+            self._note_unmapped(register.obis)
             return None
         value = register.value if target.factor == 1 else register.value * target.factor
         if definition.unit is not None and register.unit != definition.unit:
             try:
                 value = convert(value, register.unit or definition.unit, definition.unit)
             except BadDataError:
-                self.unmapped.add(register.obis)
+                self._note_unmapped(register.obis)
                 return None
         return PropertyValue(definition.property_id, numerical_value=value, unit=definition.unit, date=date)
 
@@ -194,10 +203,14 @@ class Mapper:
             return None
         found = catalogue().for_obis(obis, part.medium or Medium.ELECTRICITY)
         if found is None:
-            self.unmapped.add(obis)
+            self._note_unmapped(obis)
         if found is None or (found.kind is Kind.STATIC and rule is None):
             return None
         return _Target(found, Decimal(rule.factor if rule else "1"))
+
+    def _note_unmapped(self, obis: Obis) -> None:
+        if len(self.unmapped) < LIMIT_UNMAPPED:
+            self.unmapped.add(obis)
 
     def _require(self, property_id: str) -> OperationalProperty:
         try:
