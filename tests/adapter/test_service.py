@@ -90,12 +90,17 @@ async def speaking(data: bytes) -> AsyncIterator[TcpSource]:
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
-def at(second: int) -> bytes:
-    """The sample telegram at another second, with a checksum to match."""
-    body = TELEGRAM[: TELEGRAM.rindex(b"!") + 1]
-    start = body.index(b"0-0:1.0.0(") + len(b"0-0:1.0.0(")
-    body = body[: start + 10] + f"{second:02d}".encode() + body[start + 12 :]
+def checked(body: bytes) -> bytes:
+    """A telegram up to its exclamation mark, with the checksum to match."""
     return body + f"{crc16_arc(body):04X}\r\n".encode()
+
+
+def at(second: int, *, day: bytes = b"", line: bytes = b"") -> bytes:
+    """The sample telegram at another second, on another day, with another line."""
+    body = TELEGRAM[: TELEGRAM.rindex(b"!")] + line + b"!"
+    start = body.index(b"0-0:1.0.0(") + len(b"0-0:1.0.0(")
+    day = day or body[start : start + 6]
+    return checked(body[:start] + day + body[start + 6 : start + 10] + b"%02d" % second + body[start + 12 :])
 
 
 async def test_readings_are_numbered_without_a_gap_and_the_meter_is_described(
@@ -139,6 +144,18 @@ async def test_a_rejected_telegram_is_reported_with_its_reason_and_without_seria
         assert [each["sequenceNumber"] for each in seen.of("readings")] == [1]
 
 
+async def test_a_reading_that_no_store_takes_is_a_fault_and_the_others_arrive(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    never_set = at(1, day=b"900101")
+    with_nul = at(3, line=b"0-0:96.13.1(meet\0me)\r\n")
+    telegrams = (never_set, at(2), with_nul, at(4))
+    async with concentrating(broker) as seen, adapter(tmp_path, broker, replay(tmp_path, *telegrams)):
+        await seen.until(lambda: len(seen.of("readings")) == 2 and len(seen.of("faults")) == 2)
+        assert [each["sequenceNumber"] for each in seen.of("readings")] == [1, 2]
+        assert sorted(each["reason"] for each in seen.of("faults")) == ["absurd-time", "bad-text"]
+
+
 async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
     tmp_path: Path, broker: RunningBroker
 ) -> None:
@@ -152,6 +169,17 @@ async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
         await seen.until(lambda: any("last will" in each.get("detail", "") for each in seen.of("status")))
         will = next(each for each in seen.of("status") if "last will" in each.get("detail", ""))
         assert will["state"] == "offline"
+
+
+async def test_a_meter_whose_readings_are_refused_says_so(tmp_path: Path, broker: RunningBroker) -> None:
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(speaking(at(1, day=b"900101")))
+        seen = await stack.enter_async_context(concentrating(broker))
+        await stack.enter_async_context(adapter(tmp_path, broker, MeterConfig(id=METER, source=source)))
+        await seen.until(lambda: any("was refused" in each.get("detail", "") for each in seen.of("status")))
+        status = next(each for each in seen.of("status") if "was refused" in each.get("detail", ""))
+        assert status["state"] == "waiting"
+        assert "is not in the years 2000 to 2100" in status["detail"]
 
 
 async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from meterway.adapter.mapping import MappedReading
 from meterway.core import reports, wire
-from meterway.core.errors import TransientError
+from meterway.core.errors import BadDataError, TransientError
 from meterway.core.identifiers import content_digest
 from meterway.core.reports import Fault
 from meterway.core.topics import SpecificTopic, smart_meter_topic
@@ -30,25 +30,36 @@ class Outlet:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
 
-    async def put(self, readings: Sequence[MappedReading], *, on_full: Callable[[str], None]) -> list[MappedReading]:
+    async def put(
+        self,
+        readings: Sequence[MappedReading],
+        *,
+        on_full: Callable[[str], None],
+        on_unfit: Callable[[MappedReading, BadDataError], None],
+    ) -> list[MappedReading]:
         """Accept readings in order; return, once they are durable, those that are new.
 
         A reading that is the one before, read again, is not. While the spool is full it waits, so the source is not
-        read on, and calls ``on_full`` with the reason.
+        read on, and calls ``on_full`` with the reason. A reading that ``wire`` refuses (a clock that was never set, a
+        text that no store keeps) goes to ``on_unfit``, takes no number, and does not hold up the others.
         """
         accepted: list[MappedReading] = []
         waiting = list(readings)
         while waiting:
             appended: list[tuple[MappedReading, int]] = []
             refused: list[MappedReading] = []
-            try:
-                for mapped in waiting:
+            for place, mapped in enumerate(waiting):
+                try:
                     position = self._append(mapped)
-                    if position is not None:
-                        appended.append((mapped, position))
-            except TransientError as error:
-                on_full(str(error))
-                refused = waiting[waiting.index(mapped) :]
+                except TransientError as error:
+                    on_full(str(error))
+                    refused = waiting[place:]
+                    break
+                except BadDataError as error:
+                    on_unfit(mapped, error)
+                    continue
+                if position is not None:
+                    appended.append((mapped, position))
             stored, lost = await self._commit(appended, on_full)
             accepted += stored
             waiting = lost + refused
@@ -61,6 +72,7 @@ class Outlet:
 
         Raises:
             TransientError: the spool is full.
+            BadDataError: no receiver would take such a reading.
         """
         topic = smart_meter_topic(mapped.reading.meter_id, SpecificTopic.READINGS)
         mark = content_digest(mapped.reading)

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from meterway.adapter import source
 from meterway.adapter.config import MeterConfig
-from meterway.adapter.mapping import Mapper
+from meterway.adapter.mapping import MappedReading, Mapper
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.redact import redact
 from meterway.adapter.status import State, StatusSession, StatusSessions
-from meterway.core.errors import TransientError
+from meterway.core.errors import BadDataError, TransientError
 from meterway.core.reading import MeterReading
 from meterway.core.reports import FAULT_DATA_LIMIT_BYTES, Fault, MeterDescription, OfferedProperty
 from meterway.core.zones import find_zone
@@ -111,7 +111,7 @@ class MeterReader:
             if now - alive > self._config.watchdog_s:
                 raise _SilentError(self._silence(received_bytes - used_bytes))
             if now - self._status_time > STATUS_INTERVAL_S:
-                self._say(self._heard[self._config.id].state, None)
+                self._say_again()
 
     async def _take(self, items: list[Telegram | CodecError], decoder: Decoder) -> bool:
         """Hand on what was decoded; return whether a whole telegram was among it."""
@@ -127,9 +127,12 @@ class MeterReader:
     async def _accept(self, telegrams: list[Telegram]) -> None:
         self._counters["telegrams"] += len(telegrams)
         readings = [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
-        new = await self._outlet.put(readings, on_full=lambda reason: self._say("offline", reason))
+        unfit = self._counters["unfit"]
+        new = await self._outlet.put(
+            readings, on_full=lambda reason: self._say("offline", reason), on_unfit=self._refuse
+        )
         self._counters["readings"] += len(new)
-        self._counters["repeated"] += len(readings) - len(new)
+        self._counters["repeated"] += len(readings) - len(new) - (self._counters["unfit"] - unfit)
         for mapped in new:
             meter_id = mapped.reading.meter_id
             session = self._heard[meter_id] = await self._sessions.of(meter_id)
@@ -139,22 +142,36 @@ class MeterReader:
 
     def _reject(self, error: CodecError) -> None:
         self._counters["rejected"] += 1
+        self._report(self._config.id, error, error.data)
+
+    def _refuse(self, mapped: MappedReading, error: BadDataError) -> None:
+        """Report a reading that no receiver would take; until a good one comes, the status says so."""
+        self._counters["unfit"] += 1
+        meter_id = mapped.reading.meter_id
+        reported = self._report(meter_id, error)
+        if reported and (session := self._heard.get(meter_id)):
+            session.set("waiting", f"telegrams come, but a reading was refused: {error}", dict(self._counters))
+
+    def _report(self, meter_id: str, error: BadDataError, data: bytes = b"") -> bool:
+        """Publish a fault; return False if there were too many or there is no room."""
         now = self._monotonic()
         self._faults_left = min(FAULT_BURST, self._faults_left + (now - self._faults_time) / FAULT_INTERVAL_S)
         self._faults_time = now
         if self._faults_left < 1:
             self._counters["faults_suppressed"] += 1
-            return
+            return False
         self._faults_left -= 1
         fault = Fault(
             time=self._wall(),
             reason=error.reason,
             message=str(error),
-            data=redact(error.data)[:FAULT_DATA_LIMIT_BYTES],
-            size_bytes=len(error.data),
+            data=redact(data)[:FAULT_DATA_LIMIT_BYTES],
+            size_bytes=len(data),
         )
-        if not self._outlet.put_fault(self._config.id, fault):
+        if not self._outlet.put_fault(meter_id, fault):
             self._counters["faults_suppressed"] += 1
+            return False
+        return True
 
     def _describe(self, telegram: Telegram, reading: MeterReading, session: StatusSession) -> None:
         """Publish what the meter offers, once per set of properties: they only grow, so a rare one ends nothing."""
@@ -182,6 +199,12 @@ class MeterReader:
         self._status_time = self._monotonic()
         for session in self._heard.values():
             session.set(state, detail, dict(self._counters))
+
+    def _say_again(self) -> None:
+        """Publish what was said last, with the counters of now."""
+        self._status_time = self._monotonic()
+        for session in self._heard.values():
+            session.set(session.state, session.detail, dict(self._counters))
 
     def _silence(self, unused_bytes: int) -> str:
         watchdog = f"for {self._config.watchdog_s:g} s"

@@ -53,6 +53,10 @@ class StatusSession:
     def state(self) -> State:
         return self._status.state
 
+    @property
+    def detail(self) -> str | None:
+        return self._status.detail
+
     def set(self, state: State, detail: str | None, counters: dict[str, int]) -> None:
         """Say how the meter is; ``since`` moves only when the state does."""
         since = self._status.since if state == self._status.state else self._wall()
