@@ -67,8 +67,8 @@ class MbusDecoder:
     """Turns bytes of an M-Bus segment into telegrams; a ``meter.codec.Decoder``.
 
     Listens only: what the master says is recognised and passed over. ``zone`` is that of the meters' clocks. At most
-    ``LIMIT_BYTES`` are buffered. A telegram whose records break the grammar is refused as a whole (``bad-syntax``):
-    a sum of eight bits is too weak to trust a part of it.
+    ``LIMIT_BYTES`` are buffered. A telegram whose records break the grammar is refused as a whole (``bad-syntax``),
+    and searched for another one: a sum of eight bits is too weak to trust a part of it.
     """
 
     def __init__(self, zone: tzinfo) -> None:
@@ -100,7 +100,12 @@ class MbusDecoder:
                 found.append(item)
             elif item.is_answer:
                 answer = read_answer(item, self._zone)
-                found.append(answer.telegram if isinstance(answer, Readout) else answer)
+                if isinstance(answer, Readout):
+                    found.append(answer.telegram)
+                    continue
+                found.append(answer)
+                if answer.reason == "bad-syntax":
+                    self._framer.reject(item)
         return found
 
 

@@ -5,6 +5,9 @@
     long  ::= 68 L L 68 C A CI data checksum 16           ; L counts C to the end of the data, 3 to 255
 
 The checksum is the sum of the bytes from C on, modulo 256: it notices any damage to one byte, and 255 of 256 others.
+So a frame that holds its own first bytes once more is refused whatever the sum says: the meter was cut short, and
+what follows is its next answer.
+
 Source: EN 13757-2:2018, 5 (IEC 60870-5-2, frame format FT 1.2).
 """
 
@@ -81,12 +84,15 @@ def long_frame(control: int, address: int, body: bytes) -> bytes:
 class Framer:
     """Cuts a stream into frames and errors, in order; what lies outside is dropped and counted.
 
-    A frame that is cut or wrong gives an error and is then searched, from behind its start, for another one.
+    A frame that is cut or wrong gives an error and is then searched, from behind its start, for another one. So is
+    a frame that the caller gives back at once with ``reject``.
     """
 
     def __init__(self) -> None:
         self.skipped_bytes = 0
         self._buffer = b""
+        self._position = 0
+        """Where in the buffer the search goes on."""
         self._needed_bytes = 1
 
     @property
@@ -104,33 +110,40 @@ class Framer:
         """Give up what waits; yield what is in it nevertheless."""
         yield from self._items(final=True)
 
+    def reject(self, frame: Frame) -> None:
+        """Take the frame that was yielded last for damaged, though its checksum holds: search it for others."""
+        self._position -= len(frame.raw) - 1
+        self.skipped_bytes += 1
+
     def _items(self, *, final: bool) -> Iterator[Frame | CodecError]:
-        buffer, position = self._buffer, 0
-        self._buffer, self._needed_bytes = b"", 1
-        while start := _START.search(buffer, position):
-            self.skipped_bytes += start.start() - position
-            position = start.start()
-            size = _size(buffer, position)
-            if size > len(buffer) - position:
+        buffer = self._buffer
+        while start := _START.search(buffer, self._position):
+            begin = start.start()
+            self.skipped_bytes += begin - self._position
+            self._position = begin
+            size = _size(buffer, begin)
+            if size > len(buffer) - begin:
                 if not final:
-                    self._buffer, self._needed_bytes = buffer[position:], size
+                    self._buffer, self._position, self._needed_bytes = buffer[begin:], 0, size
                     return
-                if len(buffer) - position >= _HEAD_BYTES:
-                    raw = buffer[position:]
-                    text = f"an M-Bus frame of {size} bytes broke off after {len(raw)}"
-                    yield CodecError(text, reason="truncated", data=raw)
+                if len(buffer) - begin >= _HEAD_BYTES:
+                    yield _truncated(buffer[begin:], size)
                 size = 0
-            raw = buffer[position : position + size]
-            item = _frame(raw) if size else None
+            item = _frame(buffer[begin : begin + size]) if size else None
             if isinstance(item, Frame):
-                position += size
-                yield item
-                continue
+                self._position += size
+            else:
+                self.skipped_bytes += 1
+                self._position += 1
             if item is not None:
                 yield item
-            self.skipped_bytes += 1
-            position += 1
-        self.skipped_bytes += len(buffer) - position
+        self.skipped_bytes += len(buffer) - self._position
+        self._buffer, self._position, self._needed_bytes = b"", 0, 1
+
+
+def _truncated(raw: bytes, size: int) -> CodecError:
+    text = f"an M-Bus frame of {size} bytes broke off after {len(raw)}"
+    return CodecError(text, reason="truncated", data=raw)
 
 
 def _size(buffer: bytes, position: int) -> int:
@@ -156,10 +169,12 @@ def _frame(raw: bytes) -> Frame | CodecError | None:
         return Frame(raw, ACK)
     content = raw[1:-2] if raw[0] == _SHORT else raw[4:-2]
     holds = sum(content) & 0xFF == raw[-2] and raw[-1] == _STOP
-    if holds:
+    if holds and (raw[0] == _SHORT or raw.find(raw[:_HEAD_BYTES], _HEAD_BYTES) < 0):
         return Frame(raw, content[0], content[1], content[2:])
     if raw[0] == _SHORT:
         return None
+    if holds:
+        return CodecError("an M-Bus frame is cut by the start of another one", reason="truncated", data=raw)
     text = f"the M-Bus frame of {len(raw)} bytes fails its checksum"
     if raw[-1] != _STOP:
         text = f"the M-Bus frame of {len(raw)} bytes has no stop byte 16 at its end"
