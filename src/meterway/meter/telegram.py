@@ -38,7 +38,11 @@ class Telegram:
     time: datetime | None = None
     """Aware; the meter's own clock; None if it sends none."""
     checked: bool = True
-    """False where the protocol carried no checksum, so that only plausibility protects the values."""
+    """False where the protocol carried no checksum, or one too weak to rely on, so that only plausibility protects the
+    values."""
+    verified: bool = True
+    """False where it was encrypted and nothing proves that the meter wrote it: the authentication key is missing, or the
+    meter sends no authentication tag."""
 
 
 _DEVICE_TYPE = (24, 1, 0)
