@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from meterway.cloud.store import ArrivedFault, ArrivedReading, ArrivedReport, Bounds, Rejected, Store
+from meterway.core.columns import ReadingColumns
 from meterway.core.reading import MeterReading, PropertyValue
 from meterway.core.reports import Fault
 from meterway.core.topics import SpecificTopic
@@ -36,7 +37,7 @@ def reading(
 
 def arrived(each: MeterReading, *, payload: bytes = b"") -> ArrivedReading:
     topic = f"concentrator/c1/smartMeterMessage/{each.meter_id}/readings"
-    return ArrivedReading(topic, payload or repr(each).encode(), "c1", each)
+    return ArrivedReading(topic, payload or repr(each).encode(), "c1", ReadingColumns.of(each))
 
 
 async def count(store: Store, table: str) -> int:

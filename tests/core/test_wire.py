@@ -142,7 +142,7 @@ def test_the_flat_shape_of_the_reference_implementation_is_read() -> None:
     assert reading.sequence_number is None
     assert reading.property_values == (
         PropertyValue("OBIS_1.8.0", Decimal("2345.670"), unit="kWh"),
-        PropertyValue("OBIS_1.7.0", Decimal(300), unit="W"),
+        PropertyValue("OBIS_1.7.0", Decimal("0.300"), unit="kW"),
     )
 
 
@@ -223,7 +223,9 @@ def test_a_missing_identifier_is_derived_from_the_content() -> None:
 
 def test_ids_and_units_come_out_in_the_spelling_of_the_catalogue() -> None:
     values = [{"propertyName": "1-0:1.8.0*255", "numericalValue": "7", "unit": "W*h"}]
-    assert decode(flat(propertyValues=values)).property_values == (PropertyValue("OBIS_1.8.0", Decimal(7), unit="Wh"),)
+    assert decode(flat(propertyValues=values)).property_values == (
+        PropertyValue("OBIS_1.8.0", Decimal("0.007"), unit="kWh"),
+    )
 
 
 def test_a_reading_without_a_meter_id_is_the_one_of_its_topic() -> None:
@@ -398,8 +400,7 @@ def property_values(draw: st.DrawFn, definition: OperationalProperty) -> Propert
     date = draw(st.none() | times)
     if definition.kind.may_be_text and draw(st.booleans()):
         return PropertyValue(definition.property_id, text_value=draw(texts), date=date)
-    unit = draw(st.sampled_from(definition.allowed_units or (None,)))
-    return PropertyValue(definition.property_id, draw(numbers), unit=unit, date=date)
+    return PropertyValue(definition.property_id, draw(numbers), unit=definition.unit, date=date)
 
 
 @st.composite

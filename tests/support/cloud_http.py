@@ -15,6 +15,7 @@ from meterway.cloud.server import serving
 from meterway.cloud.store import Store
 from meterway.cloud.store.rows import Arrived, ArrivedFault, ArrivedReading, ArrivedReport, Rejected
 from meterway.core import reports
+from meterway.core.columns import ReadingColumns
 from meterway.core.reading import MeterReading, PropertyValue
 from meterway.core.topics import SpecificTopic, concentrator_topic, smart_meter_topic
 
@@ -39,7 +40,9 @@ def reading(
         topic=concentrator_topic(CONCENTRATOR, smart_meter_topic(meter_id, SpecificTopic.READINGS)),
         payload=f"{meter_id} {reading_time.isoformat()}".encode(),
         concentrator_id=CONCENTRATOR,
-        reading=MeterReading(reading_id(meter_id, reading_time), meter_id, reading_time, values, sequence_number),
+        reading=ReadingColumns.of(
+            MeterReading(reading_id(meter_id, reading_time), meter_id, reading_time, values, sequence_number)
+        ),
     )
 
 

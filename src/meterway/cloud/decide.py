@@ -37,7 +37,7 @@ def decide(topic: str, payload: bytes, *, now: datetime, window: Window) -> Arri
     try:
         place = _split(topic)
         if place.specific_topic is SpecificTopic.READINGS and place.meter_id is not None:
-            reading = wire.decode(payload, meter_id=place.meter_id)
+            reading = wire.decode_columns(payload, meter_id=place.meter_id)
             _check_time(reading.reading_time, now, window)
             return ArrivedReading(topic, payload, place.concentrator_id, reading)
         return _decide_report(topic, payload, place)

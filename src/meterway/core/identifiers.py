@@ -1,28 +1,26 @@
 """Identifiers and digests of readings: by what a reading is known, and whether two of them say the same.
 
-Both are over the *value* of numbers: 1.0 and 1.00 are the same content, and so are 0 and -0; 1 kWh and 1000 Wh are
-not, since each is what its sender said. Instants count, not the offsets they are written with. The order of the
-values does not count. None covers the sequence number, so the same telegram read twice is the same reading.
+Both are over the *value* of numbers: 1.0 and 1.00 are the same content, and so are 0 and -0; units count as they are
+given (on the wire each property has one, see ``wire``). Instants count, not the offsets they are written with. The
+order of the values does not count. None covers the sequence number, so the same telegram read twice is the same
+reading.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Context, Decimal
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from meterway.core.columns import ReadingColumns, ValueColumns
 from meterway.core.reading import MeterReading, PropertyValue
 
 CONTENT_DIGEST_BYTES: Final = 16
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ALL_DIGITS = Context(prec=100)
-"""More digits than ``wire`` lets a number have, so that nothing is rounded away."""
-
 _encoder = msgspec.json.Encoder()
 
 _Canonical = tuple[str, str | None, str | None, str | None, int | None]
@@ -34,7 +32,12 @@ def reading_identifier(meter_id: str, reading_time: datetime, property_values: S
     Its first 48 bits are the Unix time of ``reading_time`` (aware, after 1970) in milliseconds, so that identifiers
     sort by time. The others are a hash of the meter, the exact time and the values.
     """
-    return _timed_uuid(reading_time, b"reading", (meter_id, _micros(reading_time), _canonical(property_values)))
+    return columns_identifier(meter_id, reading_time, ValueColumns.of(tuple(property_values)))
+
+
+def columns_identifier(meter_id: str, reading_time: datetime, columns: ValueColumns) -> UUID:
+    """Return the identifier of a reading whose values are ``columns``; the same as above."""
+    return _timed_uuid(reading_time, b"reading", (meter_id, _micros(reading_time), _canonical(columns)))
 
 
 def foreign_identifier(meter_id: str, reading_time: datetime, text: str) -> UUID:
@@ -44,12 +47,12 @@ def foreign_identifier(meter_id: str, reading_time: datetime, text: str) -> UUID
 
 def content_digest(reading: MeterReading) -> bytes:
     """Return 16 bytes that are equal where two readings say the same: meter, time, values and fault code."""
-    content = (
-        reading.meter_id,
-        _micros(reading.reading_time),
-        reading.fault_code,
-        _canonical(reading.property_values),
-    )
+    return columns_digest(ReadingColumns.of(reading))
+
+
+def columns_digest(reading: ReadingColumns) -> bytes:
+    """Return the digest of a reading that is given as columns; the same as above."""
+    content = (reading.meter_id, _micros(reading.reading_time), reading.fault_code, _canonical(reading.columns))
     return blake2b(_encoder.encode(content), digest_size=CONTENT_DIGEST_BYTES, person=b"content").digest()
 
 
@@ -65,25 +68,21 @@ def _micros(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
-def _canonical(property_values: Sequence[PropertyValue]) -> list[_Canonical]:
-    return sorted(
-        [
-            (
-                value.property_id,
-                value.unit,
-                None if value.numerical_value is None else _number(value.numerical_value),
-                value.text_value,
-                None if value.date is None else _micros(value.date),
-            )
-            for value in property_values
-        ],
-        key=_property_id,
-    )
+def _canonical(columns: ValueColumns) -> list[_Canonical]:
+    names, units = columns.property_set
+    none = (None,) * len(names)
+    texts = columns.text_values or none
+    instants = [None if date is None else _micros(date) for date in columns.dates] if columns.dates else none
+    return sorted(zip(names, units, map(_number, columns.numerical_values), texts, instants, strict=True), key=_name)
 
 
-def _property_id(content: _Canonical) -> str:
+def _name(content: _Canonical) -> str:
     return content[0]
 
 
-def _number(value: Decimal) -> str:
-    return str(value.normalize(_ALL_DIGITS)) if value else "0"
+def _number(digits: str | None) -> str | None:
+    """Return the one spelling of a number: no zeros at the end behind the point, no minus before zero."""
+    if digits is None or "." not in digits:
+        return "0" if digits == "-0" else digits
+    shortest = digits.rstrip("0").rstrip(".")
+    return "0" if shortest == "-0" else shortest

@@ -54,7 +54,6 @@ create table reading (
     numerical_values   numeric[] not null,
     text_values        text[],
     dates              timestamptz[],
-    content_digest     bytea not null,
     stored_time        timestamptz not null default clock_timestamp(),
     primary key (meter_key, reading_time, reading_identifier)
 ) partition by range (reading_time);

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from meterway.cloud.store.database import Database
-from meterway.cloud.store.rows import PropertySet
+from meterway.core.columns import PropertySet
 from meterway.core.errors import BadDataError
 
 REMEMBERED_LIMIT = 200_000

@@ -1,20 +1,20 @@
 """What the cloud stores, as the database takes it. Pure.
 
-Arrays of arrays cannot be sent (those of PostgreSQL are rectangular, readings are not), so the values of a reading go
-as one array literal. Sent that way, as columns for ``unnest``, readings are stored as fast as by COPY into a staging
-table, and the database says which of them are new.
+A batch goes to the database as a few array literals, one text a column, for ``unnest``. The driver would look at each
+element of a list; a text it copies. (Arrays of arrays, as the values of readings, could not be sent otherwise: those of
+PostgreSQL are rectangular.) Readings are stored as fast this way as by COPY into a staging table, and the database
+says which of them are new.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from hashlib import blake2b
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, cast
 
 import msgspec
 
-from meterway.core.reading import MeterReading
-from meterway.core.receipts import DIGEST_BYTES, digest
+from meterway.core.columns import PropertySet, ReadingColumns
+from meterway.core.receipts import digest
 from meterway.core.reports import Fault
 from meterway.core.topics import SpecificTopic
 
@@ -24,20 +24,13 @@ PAYLOAD_LIMIT_BYTES = 1024 * 1024
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-class PropertySet(NamedTuple):
-    """Which properties a reading has, in order, and their units."""
-
-    property_ids: tuple[str, ...]
-    units: tuple[str | None, ...]
-
-
 class ArrivedReading(msgspec.Struct, frozen=True, gc=False):
     """A reading, and the message that brought it."""
 
     topic: str
     payload: bytes
     concentrator_id: str
-    reading: MeterReading
+    reading: ReadingColumns
 
 
 class ArrivedReport(msgspec.Struct, frozen=True, gc=False):
@@ -79,64 +72,40 @@ Arrived = ArrivedReading | ArrivedReport | ArrivedFault | Rejected
 """A message, decided."""
 
 
-class ReadingRow(NamedTuple):
-    """A reading as the database takes it; the first three are its primary key."""
+class ReadingRows(NamedTuple):
+    """Readings as the database takes them: an array literal a column, None where all elements are null."""
 
-    meter_key: int
-    reading_time: datetime
-    identifier_bytes: bytes
-    arrived: ArrivedReading
-    property_set_key: int
+    meter_keys: str
+    reading_times: str
+    identifiers: str
+    property_set_keys: str
     numerical_values: str
+    """Each element is an array literal again, as those of ``text_values`` and ``dates``."""
+    concentrator_ids: str
+    sequence_numbers: str | None
+    fault_codes: str | None
     text_values: str | None
     dates: str | None
-    content_digest: bytes
 
 
-def property_set(reading: MeterReading) -> PropertySet:
-    """Return which properties ``reading`` has."""
-    values = reading.property_values
-    return PropertySet(tuple([value.property_id for value in values]), tuple([value.unit for value in values]))
-
-
-def reading_row(arrived: ArrivedReading, meter_key: int, property_set_key: int) -> ReadingRow:
-    """Return the row of a reading; ``content_digest`` is over everything but the primary key."""
-    reading = arrived.reading
-    values = reading.property_values
-    numbers = _literal([str(v.numerical_value) if v.numerical_value is not None else "NULL" for v in values])
-    texts = dates = None
-    for value in values:
-        if value.text_value is not None:
-            texts = _literal(_quoted(v.text_value) for v in values)
-        if value.date is not None:
-            dates = _literal(v.date.astimezone(UTC).isoformat() if v.date else "NULL" for v in values)
-    content = (reading.sequence_number, reading.fault_code, property_set_key, numbers, texts, dates)
-    content_digest = blake2b(repr(content).encode(), digest_size=DIGEST_BYTES).digest()
-    identifier = reading.identifier.bytes
-    return ReadingRow(
-        meter_key,
-        reading.reading_time,
-        identifier,
-        arrived,
-        property_set_key,
-        numbers,
-        texts,
-        dates,
-        content_digest,
+def reading_rows(
+    arrived: Sequence[ArrivedReading], meter_keys: Mapping[str, int], property_set_keys: Mapping[PropertySet, int]
+) -> ReadingRows:
+    """Return the rows of readings, in the order given."""
+    readings = [each.reading for each in arrived]
+    columns = [reading.columns for reading in readings]
+    return ReadingRows(
+        _array([str(meter_keys[reading.meter_id]) for reading in readings]),
+        _array([reading.reading_time.isoformat() for reading in readings]),
+        _array([f"{reading.identifier.int:032x}" for reading in readings]),
+        _array([str(property_set_keys[each.property_set]) for each in columns]),
+        '{"{' + '}","{'.join([_numbers(each.numerical_values) for each in columns]) + '}"}',
+        _array([_quoted(each.concentrator_id) for each in arrived]),
+        _nullable([None if each.sequence_number is None else str(each.sequence_number) for each in readings]),
+        _texts([each.fault_code for each in readings]),
+        _texts([None if each.text_values is None else _texts(each.text_values) for each in columns]),
+        _texts([None if each.dates is None else _dates(each.dates) for each in columns]),
     )
-
-
-def newest_by_meter(rows: Iterable[ReadingRow]) -> list[ReadingRow]:
-    """Return the newest row of each meter, by reading time, in the order of the keys.
-
-    ``rows`` are in the order of their primary keys; of two with the same key the first is taken, as PostgreSQL does.
-    """
-    newest: dict[int, ReadingRow] = {}
-    for row in rows:
-        held = newest.get(row.meter_key)
-        if held is None or held[:3] != row[:3]:
-            newest[row.meter_key] = row
-    return list(newest.values())
 
 
 def storable(text: str) -> str:
@@ -144,20 +113,29 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-def notification(meter_keys: Sequence[int]) -> str:
-    """Return the payload of ``reading_stored``: the keys, or ``*`` when PostgreSQL would refuse so long a text."""
-    text = ",".join(map(str, meter_keys))
-    return text if len(text) < _NOTIFY_LIMIT_BYTES else "*"
-
-
-_NOTIFY_LIMIT_BYTES = 8000
-
-
-def _literal(elements: Iterable[str]) -> str:
+def _array(elements: Iterable[str]) -> str:
     return "{" + ",".join(elements) + "}"
 
 
-def _quoted(text: str | None) -> str:
-    if text is None:
-        return "NULL"
+def _nullable(elements: Sequence[str | None]) -> str | None:
+    if elements.count(None) == len(elements):
+        return None
+    return _array(["NULL" if each is None else each for each in elements])
+
+
+def _numbers(values: tuple[str | None, ...]) -> str:
+    if None in values:
+        return ",".join([each or "NULL" for each in values])
+    return ",".join(cast("tuple[str, ...]", values))
+
+
+def _texts(texts: Sequence[str | None]) -> str | None:
+    return _nullable([None if text is None else _quoted(text) for text in texts])
+
+
+def _dates(dates: Sequence[datetime | None]) -> str | None:
+    return _nullable([None if date is None else date.isoformat() for date in dates])
+
+
+def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

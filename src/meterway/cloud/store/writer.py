@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 
 import asyncpg
+from msgspec.structs import replace
 
 from meterway.cloud.store import aside
-from meterway.cloud.store.database import Connection, Database
+from meterway.cloud.store.database import Connection, Database, Row
 from meterway.cloud.store.migrate import MONTHS_AHEAD, Month, add_partitions
 from meterway.cloud.store.names import Meters, Names
 from meterway.cloud.store.reports import Presence, store_reports
@@ -22,16 +22,13 @@ from meterway.cloud.store.rows import (
     ArrivedFault,
     ArrivedReading,
     ArrivedReport,
-    ReadingRow,
+    ReadingRows,
     Rejected,
-    newest_by_meter,
-    notification,
-    property_set,
-    reading_row,
+    reading_rows,
 )
+from meterway.core.columns import PropertySet, ReadingColumns, ValueColumns
 from meterway.core.errors import BadDataError, TransientError
-
-_by_primary_key = itemgetter(0, 1, 2)
+from meterway.core.identifiers import columns_digest
 
 _LOCK_METERS = """
 select count(*) from (
@@ -39,28 +36,63 @@ select count(*) from (
 ) locked
 """
 
-_INSERT = """
-insert into reading (meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
-                     numerical_values, text_values, dates, content_digest)
-select a, b, c, d, e, f, g::numeric[], h::text[], i::timestamptz[], j
-from unnest($1::integer[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::integer[],
-            $7::text[], $8::text[], $9::text[], $10::bytea[]) as v (a, b, c, d, e, f, g, h, i, j)
-on conflict do nothing
+_NOTIFY_LIMIT_BYTES = 8000
+"""PostgreSQL refuses a longer notification."""
+
+_ROWS = """
+with arrived as materialized (
+    select meter_key, reading_time, reading_identifier, property_set_key, numbers::numeric[] as numerical_values,
+           concentrator_id, sequence_number, fault_code, texts::text[] as text_values, times::timestamptz[] as dates,
+           number
+    from unnest($1::text::integer[], $2::text::timestamptz[], $3::text::uuid[], $4::text::integer[], $5::text::text[],
+                $6::text::text[], $7::text::bigint[], $8::text::text[], $9::text::text[], $10::text::text[])
+         with ordinality as v (meter_key, reading_time, reading_identifier, property_set_key, numbers,
+                               concentrator_id, sequence_number, fault_code, texts, times, number)
+    order by meter_key, reading_time, reading_identifier, number
+)
 """
 
-_UPDATE_METERS = """
-update meter m set last_reading_time = b, last_reading_identifier = c, last_sequence_number = d, last_fault_code = e,
-    last_property_set_key = f, last_numerical_values = g::numeric[], last_text_values = h::text[],
-    last_dates = i::timestamptz[], last_stored_time = clock_timestamp(), concentrator_id = k
-from unnest($1::integer[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::text[], $6::integer[],
-            $7::text[], $8::text[], $9::text[], $10::text[]) as v (a, b, c, d, e, f, g, h, i, k)
-where m.meter_key = a and (m.last_reading_time is null or m.last_reading_time < b)
-"""
+_STORE = f"""
+{_ROWS}, stored as (
+    insert into reading (meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
+                         numerical_values, text_values, dates)
+    select meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
+           numerical_values, text_values, dates
+    from arrived
+    on conflict do nothing returning meter_key
+), newest as (
+    update meter m set last_reading_time = v.reading_time, last_reading_identifier = v.reading_identifier,
+        last_sequence_number = v.sequence_number, last_fault_code = v.fault_code,
+        last_property_set_key = v.property_set_key, last_numerical_values = v.numerical_values,
+        last_text_values = v.text_values, last_dates = v.dates, last_stored_time = clock_timestamp(),
+        concentrator_id = v.concentrator_id
+    from (
+        select distinct on (meter_key) * from arrived
+        order by meter_key, reading_time desc, reading_identifier desc, number
+    ) v
+    where m.meter_key = v.meter_key and (m.last_reading_time is null or m.last_reading_time < v.reading_time)
+), told as (
+    select string_agg(meter_key::text, ',' order by meter_key) as meter_keys
+    from (select distinct meter_key from stored) changed
+)
+select (select count(*) from stored),
+       (select pg_notify('reading_stored', case when length(meter_keys) < {_NOTIFY_LIMIT_BYTES} then meter_keys
+                                             else '*' end)
+        from told where meter_keys is not null)
+"""  # noqa: S608 - the parts are ours
+"""Stores what is new, and keeps the newest of each meter beside it (one that was stored before does no harm there: it
+is not newer than what the meter knows). Of two with the same key the first is taken."""
 
-_DIFFERING = """
-select v.n from unnest($1::integer[], $2::timestamptz[], $3::uuid[], $4::bytea[]) with ordinality as v (a, b, c, j, n)
-join reading r on r.meter_key = a and r.reading_time = b and r.reading_identifier = c and r.content_digest <> j
-"""
+_DIFFERING = f"""
+{_ROWS}
+select number, r.fault_code, r.numerical_values, r.text_values, r.dates, property_ids, units
+from arrived a join reading r using (meter_key, reading_time, reading_identifier)
+join property_set s on s.property_set_key = r.property_set_key
+where (a.property_set_key, a.fault_code, a.numerical_values, a.text_values, a.dates)
+      is distinct from (r.property_set_key, r.fault_code, r.numerical_values, r.text_values, r.dates)
+"""  # noqa: S608 - as above
+"""Those that are there with something else; perhaps only with their values in another order. Numbers are compared as
+numbers; the sequence number is not content (docs/adr/0003-identifier-from-content.md)."""
 
 
 @dataclass(slots=True)
@@ -156,13 +188,13 @@ class Writer:
         """
         meters = await self._names.meters(dict(filter(None, map(_meter_of, batch))))
         kinds = _by_kind(batch, meters)
-        rows = await self._rows(kinds.readings, meters)
+        rows = await self._rows(kinds.readings, meters) if kinds.readings else None
         result = Committed(rejected=kinds.rejected)
         async with self._database.transaction() as connection:
             if meters.keys:
                 await _lock_meters(connection, meters)
-            if rows:
-                await self._store_readings(connection, rows, result)
+            if rows is not None:
+                await self._store_readings(connection, kinds.readings, rows, result)
             if kinds.reports:
                 await store_reports(connection, kinds.reports, meters.keys, now)
                 result.reports = len(kinds.reports)
@@ -170,21 +202,13 @@ class Writer:
             await self._presence.note(connection, (*kinds.readings, *kinds.reports, *kinds.faults), now)
         return result
 
-    async def _rows(self, readings: Sequence[ArrivedReading], meters: Meters) -> list[ReadingRow]:
-        """Return the rows of readings, in the order of their primary keys, and see that there is a place for them."""
-        if not readings:
-            return []
-        shapes = [property_set(each.reading) for each in readings]
-        sets = await self._names.property_sets(dict.fromkeys(shapes))
-        rows = [
-            reading_row(each, meters.keys[each.reading.meter_id], sets[shape])
-            for each, shape in zip(readings, shapes, strict=True)
-        ]
-        times = [row.reading_time for row in rows]
+    async def _rows(self, readings: Sequence[ArrivedReading], meters: Meters) -> ReadingRows:
+        """Return the rows of readings, and see that there is a place for them."""
+        sets = await self._names.property_sets({each.reading.columns.property_set for each in readings})
+        times = [each.reading.reading_time for each in readings]
         months = {Month.of(min(times)), Month.of(max(times))}
         await self._ensure_partitions(months if len(months) == 1 else map(Month.of, times))
-        rows.sort(key=_by_primary_key)
-        return rows
+        return reading_rows(readings, meters.keys, sets)
 
     async def _ensure_partitions(self, months: Iterable[Month]) -> None:
         missing = set(months) - self._partitions
@@ -192,24 +216,15 @@ class Writer:
             await add_partitions(self._database, missing)
             self._partitions |= missing
 
-    async def _store_readings(self, connection: Connection, rows: Sequence[ReadingRow], result: Committed) -> None:
-        columns = _columns(rows)
-        digests: list[object] = [row.content_digest for row in rows]
-        result.stored = await _insert(connection, [*columns, digests])
-        if result.stored < len(rows):
-            found = await connection.fetch(_DIFFERING, *columns[:3], digests)
-            conflicts = [rows[row["n"] - 1].arrived for row in found]
+    async def _store_readings(
+        self, connection: Connection, readings: Sequence[ArrivedReading], rows: ReadingRows, result: Committed
+    ) -> None:
+        result.stored = await _store(connection, rows)
+        if result.stored < len(readings):
+            conflicts = await _conflicts(connection, readings, rows)
             result.conflict = await aside.add_conflicts(connection, conflicts) if conflicts else 0
-            result.duplicate += len(rows) - result.stored - result.conflict
+            result.duplicate += len(readings) - result.stored - result.conflict
             self._trimmer.note("conflict", conflicts)
-        if result.stored:
-            # Those that were there already do no harm here: none is newer than the newest that the meter knows.
-            newest = newest_by_meter(rows)
-            through = [row.arrived.concentrator_id for row in newest]
-            await connection.execute(_UPDATE_METERS, *_columns(newest), through)
-            await connection.execute(
-                "select pg_notify('reading_stored', $1)", notification([row.meter_key for row in newest])
-            )
 
     async def _set_aside(self, connection: Connection, kinds: "_Kinds", result: Committed) -> None:
         if kinds.faults:
@@ -263,26 +278,33 @@ async def _lock_meters(connection: Connection, meters: Meters) -> None:
         raise _StaleNamesError("a meter is gone, or no longer claimed")
 
 
-async def _insert(connection: Connection, columns: Sequence[list[object]]) -> int:
-    """Insert readings; return how many are new."""
+async def _store(connection: Connection, rows: ReadingRows) -> int:
+    """Store readings; return how many are new."""
     try:
-        tag = await connection.execute(_INSERT, *columns)
+        return int(await connection.fetchval(_STORE, *rows))
     except asyncpg.CheckViolationError as error:  # PostgreSQL's word for "no partition of relation found for row"
         raise _StaleNamesError("a partition is gone") from error
-    return int(tag.rpartition(" ")[2])
 
 
-def _columns(rows: Sequence[ReadingRow]) -> list[list[object]]:
-    """Return the nine columns that ``reading`` and the newest reading of ``meter`` have in common."""
-    readings = [row.arrived.reading for row in rows]
+async def _conflicts(
+    connection: Connection, readings: Sequence[ArrivedReading], rows: ReadingRows
+) -> list[ArrivedReading]:
+    """Return those of ``readings`` whose identifier is there with other content."""
+    found = [(readings[row["number"] - 1], row) for row in await connection.fetch(_DIFFERING, *rows)]
     return [
-        [row.meter_key for row in rows],
-        [row.reading_time for row in rows],
-        [reading.identifier for reading in readings],
-        [reading.sequence_number for reading in readings],
-        [reading.fault_code for reading in readings],
-        [row.property_set_key for row in rows],
-        [row.numerical_values for row in rows],
-        [row.text_values for row in rows],
-        [row.dates for row in rows],
+        arrived
+        for arrived, row in found
+        if columns_digest(_stored(arrived.reading, row)) != columns_digest(arrived.reading)
     ]
+
+
+def _stored(reading: ReadingColumns, row: Row) -> ReadingColumns:
+    """Return what is stored with the key of ``reading``."""
+    numbers = [None if number is None else format(number, "f") for number in row["numerical_values"]]
+    columns = ValueColumns(
+        PropertySet(tuple(row["property_ids"]), tuple(row["units"])),
+        tuple(numbers),
+        row["text_values"] and tuple(row["text_values"]),
+        row["dates"] and tuple(row["dates"]),
+    )
+    return replace(reading, columns=columns, fault_code=row["fault_code"])
