@@ -52,6 +52,19 @@ class Line(Table, frozen=True):
     stop_bits: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
 
 
+class SignOn(Table, frozen=True):
+    """How a meter is asked that does not send by itself (IEC 62056-21); ``meter.iec62056_21_access`` uses it."""
+
+    mode: Literal["A", "B", "C"] | None = None
+    """Left out: the meter's identification tells."""
+    wake_up_bytes: Annotated[int, msgspec.Meta(ge=0, le=200)] = 0
+    """Zero bytes that are sent before the request; 40 to 65 where a battery feeds the interface."""
+    wake_up_pause_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 1.6
+    """Between them and the request."""
+    highest_baud: Annotated[int, msgspec.Meta(ge=300)] = 19_200
+    """In mode C no faster rate is chosen, whatever the meter offers."""
+
+
 class ObisRule(Table, frozen=True):
     """What one OBIS code means with these meters, where the catalogue would be wrong."""
 
@@ -111,6 +124,9 @@ class Family(Table, frozen=True):
     meter_class: PhysicalMeterClass = PhysicalMeterClass.ELECTRICITY
     """What the meter itself measures; those behind it say their own (``channels``)."""
     line: Line = Line()
+    """For a meter that is asked: as the sign-on begins, 300 baud 7E1."""
+    sign_on: SignOn | None = None
+    """None: the meter sends by itself."""
     channels: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
     """How many further meters (gas, water, heat) may speak through this one."""
     maximum_power_w: Annotated[int, msgspec.Meta(gt=0)] | None = None

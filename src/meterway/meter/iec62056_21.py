@@ -23,8 +23,6 @@ import re
 from collections.abc import Collection
 from datetime import tzinfo
 from enum import Enum
-from functools import reduce
-from operator import xor
 from typing import Final, NamedTuple
 
 from meterway.core.errors import SetupError
@@ -83,7 +81,12 @@ Items = list[Telegram | CodecError]
 
 def block_check(data: bytes) -> int:
     """Return the BCC of ``data``: the XOR of its bytes (IEC 62056-21:2002, 6.3.14, characters 8 and 9)."""
-    return reduce(xor, data, 0)
+    value = int.from_bytes(data, "big")
+    bits = 8 << max(len(data) - 1, 0).bit_length()
+    while bits > 8:  # noqa: PLR2004 - one byte is left
+        bits >>= 1
+        value = (value >> bits) ^ (value & (1 << bits) - 1)
+    return value
 
 
 def strip_parity(data: bytes) -> bytes:

@@ -330,6 +330,7 @@ def _instant(found: re.Match[str], zone: tzinfo) -> datetime | None:
     return _seasonal(digits.ljust(12, "0"), season, zone)
 
 
+@lru_cache(maxsize=1024)
 def _seasonal(digits: str, season: str | None, zone: tzinfo) -> datetime | None:
     """Return the instant YYMMDDhhmmss; ``season`` as the module says, None: the calendar decides."""
     if season == "2":
