@@ -208,6 +208,22 @@ async def test_the_flat_shape_of_the_reference_implementation_is_stored(store: S
     ) == [(["OBIS_1.7.0"], [Decimal(133)])]
 
 
+async def test_units_of_foreign_senders_are_stored_as_the_catalogue_has_them(
+    store: Store, broker: RunningBroker
+) -> None:
+    async with ingesting(store, broker) as ingest, a_concentrator(broker) as sender:
+        for number, unit in (("1500", "Wh"), ("1.5", "kWh"), ("0.0015", "MWh")):
+            value = {"propertyName": "1.8.0", "numericalValue": number, "unit": unit}
+            flat = {"readingTime": START.isoformat(), "meterId": METER, "propertyValues": [value]}
+            sender.publish(msgspec.json.encode(flat))
+        await sender.wait_confirmed()
+    rows = await rows_of(
+        store, "select units, numerical_values from reading join property_set using (property_set_key)"
+    )
+    assert rows == [(["kWh"], [Decimal("1.5")])]
+    assert (ingest.counters.stored, ingest.counters.duplicate, ingest.counters.conflict) == (1, 2, 0)
+
+
 async def test_reports_and_faults_find_their_rows(store: Store, broker: RunningBroker) -> None:
     status = reports.encode(Status(state="online", since=START))
     fault = reports.encode(Fault(time=START, reason="bad-checksum", message="wrong", data=b"\1", size_bytes=1))

@@ -107,6 +107,79 @@ async def test_the_same_identifier_with_other_content_is_kept_aside(store: Store
     assert (await store.commit_batch([other], now=NOW)).duplicate == 1
 
 
+FULL = replace(
+    reading(1, value="100.50"),
+    property_values=(
+        PropertyValue("OBIS_1.8.0", numerical_value=Decimal("100.50"), unit="kWh"),
+        PropertyValue("OBIS_2.8.0", numerical_value=Decimal("0.00"), unit="kWh"),
+        PropertyValue("OBIS_96.13.0", text_value='a "text", {braced}\\'),
+        PropertyValue("GAS_volume", numerical_value=Decimal(7), unit="m3", date=NOW),
+    ),
+    fault_code="F1",
+)
+
+
+def changed(position: int, **changes: object) -> MeterReading:
+    values = list(FULL.property_values)
+    values[position] = replace(values[position], **changes)
+    return replace(FULL, property_values=tuple(values))
+
+
+SAME = {
+    "another sequence number": replace(FULL, sequence_number=99),
+    "no sequence number": replace(FULL, sequence_number=None),
+    "zeros at the end": changed(0, numerical_value=Decimal("100.5000")),
+    "minus before zero": changed(1, numerical_value=Decimal("-0.0")),
+    "another order": replace(FULL, property_values=FULL.property_values[::-1]),
+    "another offset": changed(3, date=NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))),
+    "another order, number and offset": replace(
+        changed(0, numerical_value=Decimal("100.5")),
+        property_values=changed(0, numerical_value=Decimal("100.5")).property_values[::-1],
+        sequence_number=5,
+        reading_time=FULL.reading_time.astimezone(timezone(timedelta(hours=-3))),
+    ),
+}
+
+OTHER = {
+    "a last digit": changed(0, numerical_value=Decimal("100.500000000000000000001")),
+    "a text": changed(2, text_value="other"),
+    "a text for a number": changed(0, numerical_value=None, text_value="100.50", unit=None),
+    "a date": changed(3, date=NOW + timedelta(microseconds=1)),
+    "no date": changed(3, date=None),
+    "a unit": changed(0, unit="Wh"),
+    "a property": changed(1, property_id="OBIS_2.8.1"),
+    "a property less": replace(FULL, property_values=FULL.property_values[1:]),
+    "a fault code": replace(FULL, fault_code="F2"),
+    "no fault code": replace(FULL, fault_code=None),
+}
+
+
+async def test_the_same_content_said_otherwise_is_a_duplicate(store: Store) -> None:
+    await store.commit_batch([arrived(FULL)], now=NOW)
+    for name, same in SAME.items():
+        result = await store.commit_batch([arrived(same)], now=NOW)
+        assert (result.stored, result.duplicate, result.conflict) == (0, 1, 0), name
+    result = await store.commit_batch([arrived(each) for each in (FULL, *SAME.values())], now=NOW)
+    assert (result.stored, result.duplicate, result.conflict) == (0, len(SAME) + 1, 0)
+    (row,) = await store.fetch("select sequence_number, numerical_values from reading")
+    assert (row["sequence_number"], str(row["numerical_values"][0])) == (1, "100.50")
+
+
+async def test_any_other_content_is_a_conflict(store: Store) -> None:
+    await store.commit_batch([arrived(FULL)], now=NOW)
+    for name, other in OTHER.items():
+        result = await store.commit_batch([arrived(other)], now=NOW)
+        assert (result.stored, result.duplicate, result.conflict) == (0, 0, 1), name
+    assert await count(store, "reading") == 1
+    assert await count(store, "conflict") == len(OTHER)
+
+
+async def test_a_re_read_reading_in_the_same_batch_is_a_duplicate(store: Store) -> None:
+    batch = [arrived(each) for each in (FULL, replace(FULL, sequence_number=2), OTHER["a text"])]
+    result = await store.commit_batch(batch, now=NOW)
+    assert (result.stored, result.duplicate, result.conflict) == (1, 1, 1)
+
+
 async def test_a_conflict_inside_one_batch_keeps_the_first_and_shows_the_second(store: Store) -> None:
     result = await store.commit_batch([arrived(reading(1)), arrived(reading(1, value="2"))], now=NOW)
     assert (result.stored, result.conflict) == (1, 1)

@@ -228,6 +228,47 @@ def test_ids_and_units_come_out_in_the_spelling_of_the_catalogue() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "unit", "stored", "stored_unit"),
+    [
+        ("OBIS_1.8.0", "1500", "Wh", "1.500", "kWh"),
+        ("OBIS_1.8.0", "1.5", "MWh", "1500", "kWh"),
+        ("OBIS_1.8.0", "12345.678", "kWh", "12345.678", "kWh"),
+        ("OBIS_1.7.0", "-412", "W", "-0.412", "kW"),
+        ("HEAT_energy", "3.60", "GJ", "1000.00", "kWh"),
+        ("HEAT_energy", "1", "MJ", "0.2777777777777777777777777777777778", "kWh"),
+        ("HEAT_energy", "0.0000001", "MJ", "0.0000000277777777777777777777777777777778", "kWh"),
+        ("OBIS_1.8.0", "1e-40", "Wh", "0." + "0" * 40, "kWh"),
+        ("SITE_connection_power", "3.60", "kVA", "3.60", "kVA"),
+    ],
+)
+def test_numbers_of_one_property_have_one_unit(
+    name: str, number: str, unit: str, stored: str, stored_unit: str
+) -> None:
+    values = [{"propertyName": name, "numericalValue": number, "unit": unit}]
+    for _ in range(3):
+        (found,) = decode(flat(propertyValues=values)).property_values
+        assert found.numerical_value is not None
+        assert (format(found.numerical_value, "f"), found.unit) == (stored, stored_unit)
+    assert decode(wire.encode(decode(flat(propertyValues=values)))).property_values == (found,)
+
+
+def test_a_number_too_large_for_its_usual_unit_is_refused() -> None:
+    values = [{"propertyName": "1.8.0", "numericalValue": "1e39", "unit": "GWh"}]
+    assert refusal(flat(propertyValues=values))[0] == "bad-number"
+
+
+def test_what_is_encoded_has_the_usual_unit_too() -> None:
+    given = msgspec.structs.replace(READING, property_values=(PropertyValue("OBIS_1.8.0", Decimal(1500), unit="Wh"),))
+    assert b'"numericalValue":1.500,"unit":"kWh"' in wire.encode(given)
+
+
+def test_one_and_a_half_kwh_and_1500_wh_are_the_same_reading() -> None:
+    one = [{"propertyName": "1.8.0", "numericalValue": "1500", "unit": "Wh"}]
+    other = [{"propertyName": "1.8.0", "numericalValue": "1.5", "unit": "kWh"}]
+    assert decode(flat(propertyValues=one)).identifier == decode(flat(propertyValues=other)).identifier
+
+
 def test_a_reading_without_a_meter_id_is_the_one_of_its_topic() -> None:
     assert decode(ours(meterIndividual="absent")).meter_id == METER
     assert decode(ours(meterIndividual={})).meter_id == METER
