@@ -10,7 +10,8 @@ class CodecError(BadDataError):
     """A frame that began and cannot be used; an item in the list that ``feed`` returns, never raised by it.
 
     ``reason`` is one of ``bad-checksum``, ``bad-syntax``, ``truncated``, ``too-long``, ``too-deep``, ``encrypted``,
-    ``bad-key``, ``replayed`` (its counter was used before), ``downgraded`` (less protected than those before it).
+    ``bad-key``, ``replayed`` (its counter was used before), ``downgraded`` (less protected than those before it),
+    ``refused`` (the meter itself answers that it has no data), ``collision`` (several meters answer at once).
     """
 
     def __init__(self, message: str, *, reason: str, data: bytes) -> None:

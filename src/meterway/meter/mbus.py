@@ -44,6 +44,8 @@ class Identity:
     version: int
     device_type: int
     """The medium (EN 13757-7)."""
+    maker: bytes = b""
+    """The two bytes of the manufacturer as sent with the lowest first; empty in the fixed structure."""
 
     def __str__(self) -> str:
         """The meter's name: ``6MWY0112345678``: group A of its codes, maker, version, number (DIN 43863-5)."""
@@ -181,7 +183,7 @@ def read_identity(data: bytes, *, big_endian: bool = False) -> Identity:
     """Return who sends a long header; ``data`` begins with the identification number and has at least 8 bytes."""
     parts = (data[0:4], data[4:6])
     number, maker = (part[::-1] if big_endian else part for part in parts)
-    return Identity(values.digits(number), values.manufacturer(maker), data[6], data[7])
+    return Identity(values.digits(number), values.manufacturer(maker), data[6], data[7], maker)
 
 
 def _variable(frame: Frame, data: bytes, zone: tzinfo, *, big_endian: bool) -> Readout:
