@@ -148,6 +148,8 @@ class ReadoutDecoder:
         self._kind = _Kind.NONE
         """What the buffer begins with; NONE: at most the beginning of a start."""
         self._meter = ""
+        self._head_end = 0
+        """Where its identification ends; what comes before STX is noise of the change of baud rate."""
         self._body = 0
         """Where the data lines of the readout begin."""
         self._scanned = 0
@@ -216,6 +218,7 @@ class ReadoutDecoder:
             begin = decided
         del self._buffer[:begin], self._raw[:begin]
         self._body -= begin
+        self._head_end -= begin
         self._scanned = decided - begin
         return items
 
@@ -248,6 +251,7 @@ class ReadoutDecoder:
             items = self._close_without_end(begin, at)
         head = event["head"]
         self._meter = head.decode("latin-1")[1:].strip() if head else ""
+        self._head_end = event.end() if head else at
         self._body = event.end() if is_body or head else at
         if head:
             self._kind = _Kind.HEAD if event["blank"] is None else _Kind.PUSH
@@ -335,7 +339,7 @@ class ReadoutDecoder:
 
     def _text(self, begin: int, end: int, checked_end: int) -> str | None:
         """Return the data lines; None if bytes with the eighth bit set are there that are no even parity."""
-        raw = self._raw[begin:checked_end]
+        raw = self._raw[begin : self._head_end] + self._raw[self._body : checked_end]
         if raw.isascii() or not raw.translate(None, _EVEN):
             return self._buffer[self._body : end].decode("latin-1")
         return None

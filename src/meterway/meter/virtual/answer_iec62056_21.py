@@ -72,11 +72,16 @@ class AnsweringMeter:
             effects += step
         return effects
 
+    def idle(self) -> list[Effect]:
+        """Tell that nothing was heard for a second and a half: forget the session, back to the first baud rate."""
+        self._buffer.clear()
+        self._is_programming, self._is_open = False, self._side.password is None
+        return self._set_baud(self._line.baud)
+
     def _step(self) -> list[Effect] | None:
         """Return what the first whole message makes it do; None where there is none."""
         heard = bytes(self._buffer)
         if found := frames.find_request(heard):
-            del self._buffer[: found[1]]
             return self._greet(found[0])
         if option := frames.find_option(heard):
             del self._buffer[: option.end]
@@ -90,8 +95,7 @@ class AnsweringMeter:
 
     def _greet(self, address: str) -> list[Effect]:
         side = self._side
-        back = self._set_baud(self._line.baud)
-        self._is_programming, self._is_open = False, side.password is None
+        back = self.idle()
         if side.silent_requests or not self._is_awake or address not in ("", side.address):
             self._side = replace(side, silent_requests=max(side.silent_requests - 1, 0))
             return back
