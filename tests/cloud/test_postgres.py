@@ -146,6 +146,24 @@ async def test_a_directory_with_a_long_name_gets_its_socket_elsewhere(folder: Pa
     shutil.rmtree(cluster.socket_dir)
 
 
+async def test_a_socket_directory_that_somebody_else_made_meanwhile_is_not_used(folder: Path) -> None:
+    deep = folder / ("d" * 60) / ("e" * 60)
+    async with EmbeddedPostgres(deep):
+        planted = Cluster(deep).socket_dir
+    shutil.rmtree(planted)
+    planted.mkdir()
+    planted.chmod(0o777)
+    with pytest.raises(TransientError, match=f"should be in {planted}, which is gone or open to others"):
+        _ = Cluster(deep).dsn
+    async with EmbeddedPostgres(deep) as server, await Store.connect(server.dsn) as store:
+        await store.fetch("select 1")
+        chosen = Cluster(deep).socket_dir
+        assert chosen != planted
+        assert not list(planted.iterdir())
+    shutil.rmtree(chosen)
+    planted.rmdir()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what its server's user cannot enter")
 async def test_started_by_root_it_also_serves_below_a_directory_that_only_root_may_enter(folder: Path) -> None:
     folder.chmod(0o700)

@@ -19,6 +19,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,7 @@ from typing import Self
 from urllib.parse import quote
 
 from meterway.core.errors import SetupError, TransientError
+from meterway.delivery.segment import sync_directory
 from meterway.process import ChildProcess, Command
 
 OLDEST_MAJOR = 15
@@ -167,7 +169,7 @@ class Cluster:
         """The address of the database, password included: never to be logged.
 
         Raises:
-            TransientError: the cluster was not made yet.
+            TransientError: the cluster was not made yet, or its socket's directory is not ours alone.
         """
         try:
             password = (self.data_dir / "password").read_text()
@@ -176,6 +178,11 @@ class Cluster:
                 f"the embedded database in {self.data_dir} cannot be opened ({error.strerror}): "
                 'start a `meterway cloud` with role = "all" and that data directory, as the same user'
             ) from error
+        if not self._is_private(self.socket_dir):
+            raise TransientError(
+                f"the socket of the embedded database should be in {self.socket_dir}, which is gone or open to others: "
+                'start a `meterway cloud` with role = "all" again'
+            )
         folder = quote(str(self.socket_dir), safe="/")
         return f"postgresql://{_NAME}:{password}@/{_NAME}?host={folder}&port={_PORT}"
 
@@ -319,11 +326,26 @@ class Cluster:
     def _make_socket_dir(self) -> None:
         folder = self.data_dir / "socket"
         too_long = len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > SOCKET_PATH_LIMIT_BYTES
-        if too_long and not folder.is_dir():
+        if too_long and not self._is_private(folder):
             folder.unlink(missing_ok=True)
             folder.symlink_to(tempfile.mkdtemp(prefix="meterway-"))
         folder.mkdir(mode=0o700, exist_ok=True)
         self._own(folder.resolve())
+
+    def _is_private(self, folder: Path) -> bool:
+        """Tell whether only we, and the user that the server runs as, can enter ``folder``.
+
+        Where it points to is in ``/tmp``, which is emptied at a restart of the machine: by then anybody may have made
+        a directory of that name, with a server behind the socket that asks for our password.
+        """
+        try:
+            status = folder.stat()
+            server_user = self._run_as[0] if self._run_as else self._files.stat().st_uid
+        except OSError:
+            return False
+        return (
+            stat.S_ISDIR(status.st_mode) and status.st_uid in (os.geteuid(), server_user) and not status.st_mode & 0o077
+        )
 
     def _create(self) -> None:
         """Make the cluster beside its place and move it there, so that a killed start leaves none that is half made."""
@@ -334,8 +356,10 @@ class Cluster:
         password = secrets.token_urlsafe(24)
         password_file = self.data_dir / "password"
         password_file.unlink(missing_ok=True)
-        password_file.touch(mode=0o600)
-        password_file.write_text(password)
+        with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(password)
+            file.flush()
+            os.fsync(file.fileno())  # a cluster whose password a power cut has taken is closed for ever
         options = ["--username", _NAME, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--data-checksums"]
         with tempfile.NamedTemporaryFile("w", dir=self.socket_dir, prefix=".") as handover:
             handover.write(password)
@@ -344,6 +368,7 @@ class Cluster:
             self._run(["initdb", "-D", new, "--pwfile", handover.name, *options])
         self._run(["postgres", "--single", "-D", new, "postgres"], given=f"create database {_NAME};\n")
         new.rename(self._files)
+        sync_directory(self.data_dir)
 
     def _run(self, words: Sequence[str | Path], given: str = "") -> None:
         command = [*self._prefix, str(self._programs / words[0]), *map(str, words[1:])]
