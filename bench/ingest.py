@@ -1,16 +1,19 @@
 """Ingest: readings a second from a broker into PostgreSQL, durable, beside what people usually write.
 
-    python -m bench.ingest [--readings 60000] [--meters 1000]
+    python -m bench.ingest [--readings 40000] [--meters 1000] [--rounds 3]
 
-A reading is 13 values in 1 KB of JSON. The messages wait in the broker (embedded NATS, JetStream on disk); measured is
-from the subscription to the last acknowledged message, with PostgreSQL's durable defaults. Peers, on the same broker,
-database and messages: paho-mqtt 2 in threads with a batch of 500 by ``executemany`` of asyncpg, commit then
-acknowledge; and an insert for each message. Both keep the same row with the same primary key.
+A reading is 13 values, in our shape (1.5 KB of JSON) or in the flat one of the public reference implementation (1 KB,
+no identifier: we derive it). The messages wait in the broker (embedded NATS, JetStream on disk); measured is from the
+subscription to the last stored message, with PostgreSQL's durable defaults, and the CPU time of the process that
+ingests. Peers, on the same database, with messages of our shape: paho-mqtt 2 in threads with a batch of 500 by
+``executemany`` of asyncpg, commit then acknowledge; and an insert for each message. Both keep the same row with the
+same primary key. Contestants take turns; printed is the median of the rounds.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import tempfile
 import time
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 from uuid import UUID
 
 import asyncpg
@@ -61,19 +65,57 @@ Message = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class Result:
-    """One contestant."""
+class Round:
+    """One contestant, once."""
 
-    name: str
     readings: int
     seconds: float
+    cpu_seconds: float
 
     @property
     def readings_per_s(self) -> float:
         return self.readings / self.seconds
 
+    @property
+    def cpu_us(self) -> float:
+        """CPU time of the measured process, for each reading."""
+        return self.cpu_seconds / self.readings * 1e6
 
-def messages(count: int, meters: int, seed: int) -> list[Message]:
+
+class Stopwatch:
+    """Measures wall and CPU time from its making on."""
+
+    def __init__(self, readings: int) -> None:
+        self._readings = readings
+        self._started = time.perf_counter(), time.process_time()
+
+    def stop(self) -> Round:
+        seconds, cpu_seconds = self._started
+        return Round(self._readings, time.perf_counter() - seconds, time.process_time() - cpu_seconds)
+
+
+def in_our_shape(meter_id: str, moment: datetime, number: int, numbers: Sequence[Decimal]) -> bytes:
+    """Return a reading as our adapters send it."""
+    values = tuple(
+        PropertyValue(name, value, None, unit) for (name, unit), value in zip(UNITS.items(), numbers, strict=True)
+    )
+    identifier = wire.reading_identifier(meter_id, moment, values)
+    return wire.encode(MeterReading(identifier, meter_id, moment, values, number))
+
+
+def in_flat_shape(meter_id: str, moment: datetime, _: int, numbers: Sequence[Decimal]) -> bytes:
+    """Return a reading as the public reference implementation sends it."""
+    values = [
+        {"propertyName": name.removeprefix("OBIS_"), "numericalValue": str(value), "unit": unit}
+        for (name, unit), value in zip(UNITS.items(), numbers, strict=True)
+    ]
+    return json.dumps({"readingTime": moment.isoformat(), "meterId": meter_id, "propertyValues": values}).encode()
+
+
+Shape = Callable[[str, datetime, int, Sequence[Decimal]], bytes]
+
+
+def messages(count: int, meters: int, seed: int, shape: Shape = in_our_shape) -> list[Message]:
     """Return readings of ``meters`` meters in the order of their time."""
     chance = random.Random(seed)
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=12)
@@ -81,11 +123,8 @@ def messages(count: int, meters: int, seed: int) -> list[Message]:
     for number in range(count):
         meter_id = str(UUID(int=(seed << 100) + number % meters))
         moment = start + timedelta(seconds=number // meters)
-        values = tuple(
-            PropertyValue(name, Decimal(chance.randrange(10**8)).scaleb(-3), None, unit) for name, unit in UNITS.items()
-        )
-        identifier = wire.reading_identifier(meter_id, moment, values)
-        payload = wire.encode(MeterReading(identifier, meter_id, moment, values, number // meters + 1))
+        numbers = [Decimal(chance.randrange(10**8)).scaleb(-3) for _ in UNITS]
+        payload = shape(meter_id, moment, number // meters + 1, numbers)
         made.append((f"concentrator/c{number % 20}/smartMeterMessage/{meter_id}/readings", payload))
     return made
 
@@ -123,24 +162,20 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def meterway_ingest(broker: BrokerConfig, dsn: str, batch: Sequence[Message]) -> float:
-    """Return how many seconds our ingest took."""
+async def meterway_ingest(broker: BrokerConfig, dsn: str, batch: Sequence[Message]) -> Round:
+    """Ingest with one worker."""
     await fill(broker, "meterway-cloud-bench", batch)
     async with await Store.connect(dsn) as store:
         ingest = Ingest(store, IngestConfig(), clock=lambda: datetime.now(UTC))
         spare_garbage_collection()
-        started, started_cpu = time.perf_counter(), time.process_time()
+        watch = Stopwatch(len(batch))
         async with MqttBus(broker, "meterway-cloud-bench", {CONCENTRATOR_FILTER: ingest.receive}) as bus:
             running = asyncio.create_task(ingest.run(Confirmer(bus).confirm))
             await until(lambda: ingest.counters.stored >= len(batch))
-            seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
+            result = watch.stop()
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        counters = ingest.counters
-        commit_ms = counters.commit_seconds.sum_s / counters.batches * 1000
-        cpu_us = cpu / len(batch) * 1e6
-        print(f"  {counters.batches} batches, {commit_ms:.0f} ms a commit, {cpu_us:.0f} us of our own CPU a reading")
-    return seconds
+    return result
 
 
 class PahoPeer:
@@ -204,61 +239,94 @@ def _peer_row(payload: bytes) -> tuple[object, ...]:
     )
 
 
-def peer(limit: int) -> Callable[[BrokerConfig, str, Sequence[Message]], Awaitable[float]]:
+Contest = Callable[[BrokerConfig, str, Sequence[Message]], Awaitable[Round]]
+
+
+def peer(limit: int) -> Contest:
     """Return a contestant that stores batches of ``limit``."""
 
-    async def contest(broker: BrokerConfig, dsn: str, batch: Sequence[Message]) -> float:
+    async def contest(broker: BrokerConfig, dsn: str, batch: Sequence[Message]) -> Round:
         client_id = f"peer-{limit}"
         await fill(broker, client_id, batch)
         connection = await asyncpg.connect(dsn)
         try:
             await connection.execute("drop table if exists peer")
             await connection.execute(_PEER_TABLE)
-            started = time.perf_counter()
+            watch = Stopwatch(len(batch))
             await PahoPeer(broker, client_id, limit).store(connection, len(batch))
-            return time.perf_counter() - started
+            return watch.stop()
         finally:
             await connection.close()
 
     return contest
 
 
-async def run(readings: int, meters: int) -> list[Result]:
-    """Run all contestants, one after the other, on one database and a fresh broker each."""
-    contestants: list[tuple[str, int, Callable[[BrokerConfig, str, Sequence[Message]], Awaitable[float]]]] = [
-        ("meterway ingest, one worker", readings, meterway_ingest),
-        ("paho-mqtt + asyncpg executemany, 500 a batch", max(readings // 3, 1), peer(500)),
-        ("paho-mqtt + asyncpg, an insert each", max(readings // 20, 1), peer(1)),
-    ]
-    results = []
+@dataclass(frozen=True)
+class Contestant:
+    name: str
+    contest: Contest
+    share: float
+    """Which part of the readings it gets, so that the slow ones do not take all the time."""
+    shape: Shape = in_our_shape
+
+
+CONTESTANTS = (
+    Contestant("meterway ingest, one worker, our shape", meterway_ingest, 1),
+    Contestant("meterway ingest, one worker, flat shape", meterway_ingest, 1, in_flat_shape),
+    Contestant("paho-mqtt + asyncpg executemany, 500 a batch", peer(500), 0.5),
+    Contestant("paho-mqtt + asyncpg, an insert each", peer(1), 0.05),
+)
+
+
+async def run(readings: int, meters: int, rounds: int) -> dict[str, list[Round]]:
+    """Run all contestants in turn, on one database and a fresh broker each."""
+    results: dict[str, list[Round]] = {each.name: [] for each in CONTESTANTS}
     with tempfile.TemporaryDirectory(prefix="mwbench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         async with EmbeddedPostgres(folder / "pg") as database:
             async with await Store.connect(database.dsn) as store:
                 await store.migrate(now=datetime.now(UTC))
-            for number, (title, count, contest) in enumerate(contestants):
-                batch = messages(count, meters, number + 1)
+            for number in range(rounds * len(CONTESTANTS)):
+                each = CONTESTANTS[number % len(CONTESTANTS)]
+                batch = messages(max(int(readings * each.share), 1), meters, number + 1, each.shape)
                 async with EmbeddedBroker(folder / f"nats-{number}") as broker:
-                    seconds = await contest(broker.config(), database.dsn, batch)
-                results.append(Result(title, count, seconds))
-                print(f"{title}: {count / seconds:,.0f} readings/s ({count:,} in {seconds:.1f} s)", flush=True)
+                    results[each.name].append(await each.contest(broker.config(), database.dsn, batch))
     return results
 
 
-def main(arguments: Sequence[str] | None = None) -> list[Result]:
+def main(arguments: Sequence[str] | None = None) -> dict[str, list[Round]]:
     """Run and print; loopback only, stops by itself."""
     parser = argparse.ArgumentParser(prog="bench.ingest")
-    parser.add_argument("--readings", type=int, default=60_000)
+    parser.add_argument("--readings", type=int, default=40_000)
     parser.add_argument("--meters", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args(arguments)
-    size = len(messages(1, 1, 1)[0][1])
-    print(f"ingest: {chosen.readings:,} readings of {chosen.meters:,} meters, {len(UNITS)} values, {size} bytes each")
-    results = uvloop.run(run(chosen.readings, chosen.meters))
-    ours = results[0]
-    for other in results[1:]:
-        print(f"x {ours.readings_per_s / other.readings_per_s:.1f} of {other.name}")
+    sizes = [len(messages(1, 1, 1, shape)[0][1]) for shape in (in_our_shape, in_flat_shape)]
+    print(
+        f"ingest: {chosen.readings:,} readings of {chosen.meters:,} meters, {len(UNITS)} values; "
+        f"{sizes[0]} bytes in our shape, {sizes[1]} in the flat one; median of {chosen.rounds} rounds"
+    )
+    print(f"load average before: {_load()} on {os.cpu_count()} cores", flush=True)
+    results = uvloop.run(run(chosen.readings, chosen.meters, chosen.rounds))
+    ours = _speed(results[CONTESTANTS[0].name])
+    for name, rounds in results.items():
+        speeds = [each.readings_per_s for each in rounds]
+        print(
+            f"{name}: {_speed(rounds):,.0f} readings/s ({min(speeds):,.0f} to {max(speeds):,.0f}), "
+            f"{median(each.cpu_us for each in rounds):.0f} us of its own CPU a reading; "
+            f"our shape is x {ours / _speed(rounds):.1f}"
+        )
+    print(f"load average after: {_load()}")
     return results
+
+
+def _speed(rounds: Sequence[Round]) -> float:
+    return median(each.readings_per_s for each in rounds)
+
+
+def _load() -> str:
+    return " ".join(f"{each:.1f}" for each in os.getloadavg())
 
 
 if __name__ == "__main__":
