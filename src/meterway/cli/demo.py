@@ -77,20 +77,24 @@ def demo(
         options = Options(
             data_dir=folder, meters=meters, speed=speed, seed=seed, faults=faults, start=start, past_s=past_s
         )
-        result = asyncio.run(_run(options, duration_s, as_json=as_json))
-        _note_end(folder, start, result[1], speed)
-    sys.exit(1 if result[0].missing or result[0].duplicated else 0)
+        try:
+            result = asyncio.run(_run(options, duration_s, as_json=as_json))
+        except asyncio.CancelledError:
+            raise click.Abort from None
+    sys.exit(1 if result.missing or result.duplicated else 0)
 
 
-async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -> "tuple[Count, float]":
-    """Run one demo; return what was counted and how long the meters ran."""
+async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -> "Count":
+    """Run one demo; return what was counted.
+
+    Raises:
+        asyncio.CancelledError: the second SIGINT or SIGTERM; all processes have ended and nothing is counted.
+    """
     from meterway.demo.platform import Platform
     from meterway.demo.run import finish, name_meters, watching, write_note
 
-    stop = asyncio.Event()
+    stop = _stop_on_signals()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     say = _Narrator(as_json=as_json)
     say.line("Starting broker, database, cloud, concentrator, meters and adapter ...")
     since = datetime.now(UTC)
@@ -101,17 +105,35 @@ async def _run(options: "Options", duration_s: float | None, *, as_json: bool) -
         while not stop.is_set() and (duration_s is None or loop.time() - begun_s < duration_s):
             remaining_s = _SHOW_INTERVAL_S if duration_s is None else begun_s + duration_s - loop.time()
             say.watched(watcher)
+            _note_end(options, loop.time() - begun_s)
             try:
                 async with asyncio.timeout(max(0.0, min(_SHOW_INTERVAL_S, remaining_s))):
                     await stop.wait()
             except TimeoutError:
                 continue
-        ran_s = loop.time() - begun_s
+        _note_end(options, loop.time() - begun_s)
         naming.cancel()
-        say.line("Stopping the meters; waiting until all that was said is stored ...")
+        say.line("\nStopping the meters; waiting until all that was said is stored ... (Ctrl-C again: leave uncounted)")
         result = await finish(platform, watcher, since, show=say.progress)
     say.result(result)
-    return result, ran_s
+    if duration_s is None:
+        say.line(f"  The data are kept in {options.data_dir}; the next demo there goes on with them.")
+    return result
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that the first SIGINT or SIGTERM sets; the second cancels the task that called this."""
+    stop = asyncio.Event()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def on_signal() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    return stop
 
 
 class _Narrator:
@@ -135,7 +157,7 @@ class _Narrator:
 
     def watched(self, watcher: "Watcher") -> None:
         if self._is_terminal:
-            click.echo(f"\r  {watcher.published} readings published ", nl=False, err=self._as_json)
+            click.echo(f"\r  {len(watcher.reading_times)} readings published ", nl=False, err=self._as_json)
 
     def progress(self, progress: "Progress") -> None:
         self.line(f"  {progress.published} published, {progress.stored} stored")
@@ -202,7 +224,12 @@ def _told_until(folder: Path) -> datetime:
     return datetime.fromisoformat(note.read_text()) if note.exists() else datetime.fromtimestamp(0, UTC)
 
 
-def _note_end(folder: Path, start: datetime, ran_s: float, speed: float) -> None:
-    """Remember where the meters' time has come to: the same instant said twice would be the same reading."""
-    until = start + timedelta(seconds=(ran_s + 60) * max(speed, 1.0))
-    (folder / "meters-until").write_text(until.isoformat())
+def _note_end(options: "Options", ran_s: float) -> None:
+    """Remember where the meters' time has come to: the same instant said twice would be the same reading.
+
+    Noted while the demo runs, and a minute ahead, so that it holds after a kill as well.
+    """
+    until = options.start + timedelta(seconds=(ran_s + 60) * max(options.speed, 1.0))
+    new = options.data_dir / "meters-until.new"
+    new.write_text(until.isoformat())
+    new.replace(options.data_dir / "meters-until")

@@ -25,7 +25,9 @@ class StoredReading(msgspec.Struct, frozen=True, rename="camel"):
 
     meter_id: str
     reading_id: str
-    sequence_number: int
+    reading_time: datetime
+    sequence_number: int | None
+    """None where somebody else published under a meter's id, in a shape that has none."""
     stored_time: datetime
     property_values: tuple[StoredValue, ...]
 
@@ -57,8 +59,18 @@ class _MeterCount:
     latencies_s: list[float]
 
 
-def count(telegrams: Iterable[LedgerLine], stored: Sequence[StoredReading], published: int, quarantined: int) -> Count:
+def count(
+    telegrams: Iterable[LedgerLine],
+    stored: Sequence[StoredReading],
+    published: int,
+    quarantined: int,
+    *,
+    begin: datetime | None = None,
+) -> Count:
     """Compare the ledger of the virtual meters with what is stored.
+
+    A reading of an instant before ``begin`` waited in a spool when an earlier run was killed: no telegram of this run
+    stands behind it, and none is looked for.
 
     A telegram and a reading belong together when all numbers that both state have the same digits (the unit may
     differ by a power of ten: SML says Wh, a reading kWh).
@@ -69,7 +81,8 @@ def count(telegrams: Iterable[LedgerLine], stored: Sequence[StoredReading], publ
             said.setdefault(line.meter_id, []).append(line)
     kept: dict[str, list[StoredReading]] = {}
     for reading in stored:
-        kept.setdefault(reading.meter_id, []).append(reading)
+        if begin is None or reading.reading_time >= begin:
+            kept.setdefault(reading.meter_id, []).append(reading)
     counts = [_count_meter(lines, kept.get(meter_id, [])) for meter_id, lines in said.items()]
     latencies_s = sorted(latency_s for each in counts for latency_s in each.latencies_s)
     repeated = len(stored) - len({(reading.meter_id, reading.sequence_number) for reading in stored})
@@ -87,7 +100,7 @@ def count(telegrams: Iterable[LedgerLine], stored: Sequence[StoredReading], publ
 
 def _count_meter(lines: list[LedgerLine], readings: list[StoredReading]) -> _MeterCount:
     lines.sort(key=lambda line: line.n)
-    readings.sort(key=lambda reading: reading.sequence_number)
+    readings.sort(key=lambda reading: reading.sequence_number or 0)
     shared = _numbers_said(lines[0]).keys() & (_numbers_stored(readings[0]).keys() if readings else set())
     names = sorted(shared)
     said = Counter(_fingerprint(_numbers_said(line), names) for line in lines)

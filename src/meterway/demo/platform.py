@@ -39,8 +39,8 @@ class Options:
     speed: float = 1.0
     seed: str = "demo"
     faults: Sequence[str] = ()
-    start: datetime | None = None
-    """The meters' time at the start; None is now."""
+    start: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """The meters' time at the start; left out: now."""
     past_s: int = 0
     """How much of the time before the start is told first, so that there is a curve to see."""
     links: Sequence[str] = field(default=("tcp", "pty"))
@@ -203,7 +203,7 @@ class Platform:
             arguments += ["--alias-folder", str(options.data_dir / "ptys")]
         arguments += ["--kind", "p1", "--kind", "sml", "--count", str(meter_count), "--speed", str(options.speed)]
         arguments += ["--seed", f"{options.seed}-{link}", "--ledger", str(ledger)]
-        arguments += ["--start", (options.start or datetime.now(UTC)).isoformat()]
+        arguments += ["--start", options.start.isoformat()]
         arguments += ["--past", str(options.past_s)]
         for fault in options.faults:
             arguments += ["--fault", fault]

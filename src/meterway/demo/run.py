@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +15,6 @@ import msgspec
 
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
-from meterway.core import receipts
-from meterway.core.errors import TransientError
 from meterway.core.topics import SpecificTopic
 from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Platform
@@ -32,7 +30,7 @@ _LONGEST_CAPTURE = timedelta(hours=2)
 """A gas or water value may be this much older than the telegram that carries it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """What is known while a demo runs."""
 
@@ -41,26 +39,35 @@ class Progress:
 
 
 class Watcher:
-    """Sees every reading on ``smartMeterMessage/+/readings`` as any MQTT client could, logged in as the observer."""
+    """Sees the demo's readings on ``smartMeterMessage/+/readings`` as any MQTT client could, logged in as the observer.
 
-    def __init__(self) -> None:
-        self._digests: set[bytes] = set()
+    What others publish there is not the demo's and is not counted.
+    """
 
-    @property
-    def published(self) -> int:
-        """How many different readings were seen."""
-        return len(self._digests)
+    def __init__(self, meter_ids: Collection[str]) -> None:
+        self._meter_ids = meter_ids
+        self.reading_times: dict[str, datetime] = {}
+        """Of the readings that were seen, by their identifiers."""
 
     def see(self, delivery: Delivery) -> None:
-        """Count a message."""
-        self._digests.add(receipts.digest(delivery.topic, delivery.payload))
+        """Take note of a message."""
+        _, meter_id, _ = delivery.topic.split("/")
+        if meter_id in self._meter_ids:
+            with suppress(msgspec.DecodeError):
+                reading = msgspec.json.decode(delivery.payload, type=_Published)
+                self.reading_times[reading.meter_reading_identifier] = reading.reading_time
         delivery.ack()
+
+
+class _Published(msgspec.Struct, rename="camel"):
+    meter_reading_identifier: str
+    reading_time: datetime
 
 
 @asynccontextmanager
 async def watching(platform: Platform) -> AsyncIterator[Watcher]:
     """Watch the platform's bus."""
-    watcher = Watcher()
+    watcher = Watcher(platform.meter_names.keys())
     topic_filter = f"smartMeterMessage/+/{SpecificTopic.READINGS}"
     bus = MqttBus(platform.broker.config("observer"), f"demo-watcher-{os.getpid()}", {topic_filter: watcher.see})
     async with bus:
@@ -109,40 +116,58 @@ async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show:
     """Stop the meters, wait until everything on its way has arrived, and count what was stored after ``since``."""
     await platform.stop_meters()
     await _drained(platform, watcher, since, show)
-    stored = await asyncio.to_thread(_stored, platform, since)
+    published, stored = await asyncio.to_thread(_look, platform, watcher, since)
     telegrams = (line for ledger in platform.ledgers for line in read_ledger(ledger))
     quarantined = await asyncio.to_thread(_quarantined, platform, since)
-    return await asyncio.to_thread(count, telegrams, stored, watcher.published, quarantined)
+    begin = min(since, _first_instant(platform))
+    return await asyncio.to_thread(count, telegrams, stored, published, quarantined, begin=begin)
 
 
 async def _drained(platform: Platform, watcher: Watcher, since: datetime, show: Callable[[Progress], None]) -> None:
     """Return when as much is stored as was published and both stand still, or nothing moves any more."""
     loop = asyncio.get_running_loop()
-    last, moved_s = (-1, -1), loop.time()
+    last, moved_s = Progress(-1, -1), loop.time()
     while True:
         await asyncio.sleep(_LOOK_INTERVAL_S)
         try:
-            stored = len(await asyncio.to_thread(_stored, platform, since))
-        except (OSError, TransientError) as error:
+            published, stored = await asyncio.to_thread(_look, platform, watcher, since)
+        except OSError as error:
             _log.warning("! the API does not answer: %s", error)
-            stored = last[1]
-        now = (watcher.published, stored)
-        show(Progress(*now))
-        if now == last and now[0] == now[1]:
+            now = Progress(len(watcher.reading_times), last.stored)
+        else:
+            now = Progress(published, len(stored))
+        if now == last and now.published == now.stored:
             return
         if now != last:
+            show(now)
             last, moved_s = now, loop.time()
         elif loop.time() - moved_s > DRAIN_LIMIT_S:
             return
 
 
-def _stored(platform: Platform, since: datetime) -> Sequence[StoredReading]:
-    """Ask the API, as any user would, for what this demo has stored."""
-    start = (platform.options.start or since) - _LONGEST_CAPTURE - timedelta(seconds=platform.options.past_s)
+def _first_instant(platform: Platform) -> datetime:
+    """Return the first instant that the meters told of; they count in whole seconds."""
+    return platform.options.start.replace(microsecond=0) - timedelta(seconds=platform.options.past_s)
+
+
+def _look(platform: Platform, watcher: Watcher, since: datetime) -> tuple[int, Sequence[StoredReading]]:
+    """Ask the API, as any user would; return how many readings were published, and those stored after ``since``.
+
+    Only of the demo's own meters. What an earlier run left in a spool, or is only sent again, does not count.
+    """
+    start = _first_instant(platform) - _LONGEST_CAPTURE
     query = urlencode({"format": "ndjson", "readingTimeStart": start.astimezone(UTC).isoformat()})
-    lines = _get_lines(f"{platform.page_url}v1/meterReadings/bulk?{query}")
     decoder = msgspec.json.Decoder(StoredReading)
-    return [reading for line in lines if (reading := decoder.decode(line)).stored_time >= since]
+    readings = map(decoder.decode, _get_lines(f"{platform.page_url}v1/meterReadings/bulk?{query}"))
+    old: set[str] = set()
+    stored: list[StoredReading] = []
+    for reading in readings:
+        if reading.stored_time < since:
+            old.add(reading.reading_id)
+        elif reading.meter_id in platform.meter_names:
+            stored.append(reading)
+    published = [each for each, time in watcher.reading_times.items() if time >= start and each not in old]
+    return len(published), stored
 
 
 def _quarantined(platform: Platform, since: datetime) -> int:
