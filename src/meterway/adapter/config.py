@@ -66,6 +66,11 @@ class MeterConfig(Table, frozen=True):
     """What it is: a name that `meterway meter families` lists."""
     timezone: str | None = None
     """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
+    key_file: Path | None = None
+    """A file with the key of an encrypted meter, from the grid operator: 32 hexadecimal digits; on a second line the
+    authentication key, without which readings are marked `unverified`."""
+    authentication_key_file: Path | None = None
+    """The authentication key, if it stands in a file of its own."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew."""
     mapping: dict[str, str | ObisRule] = msgspec.field(default_factory=dict)

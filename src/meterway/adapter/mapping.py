@@ -35,6 +35,9 @@ LIMIT_UNMAPPED = 256
 _MBUS_CHANNELS = range(1, 5)
 _CLOCK = (1, 0, 0)
 
+UNVERIFIED = "unverified"
+"""Fault code of a reading that was encrypted, and that nothing proves to be the meter's (``Telegram.verified``)."""
+
 
 def channel_meter_id(meter_id: str, channel: int) -> str:
     """Return the id of the meter on an M-Bus channel that the configuration does not name.
@@ -119,7 +122,8 @@ class Mapper:
                 behind.setdefault(channel, []).append(register)
             else:
                 own.append(register)
-        found = [self._reading(self._parts[0], own, telegram.time, arrival)]
+        fault = None if telegram.verified else UNVERIFIED
+        found = [self._reading(self._parts[0], own, telegram.time, arrival, fault)]
         media = channel_media(telegram.registers) if behind else {}
         for channel, registers in behind.items():
             part = self._parts[channel]
@@ -127,7 +131,7 @@ class Mapper:
                 part.medium = media[channel]
                 part.targets.clear()
             times = [register.time for register in registers if register.time is not None]
-            found.append(self._reading(part, registers, max(times, default=telegram.time), arrival))
+            found.append(self._reading(part, registers, max(times, default=telegram.time), arrival, fault))
         return [mapped for mapped in found if mapped is not None]
 
     def class_of(self, meter_id: str) -> PhysicalMeterClass:
@@ -136,7 +140,12 @@ class Mapper:
         return (medium and medium.meter_class) or self._meter_class
 
     def _reading(
-        self, part: _Part, registers: Sequence[Register], time: datetime | None, arrival: datetime
+        self,
+        part: _Part,
+        registers: Sequence[Register],
+        time: datetime | None,
+        arrival: datetime,
+        fault_code: str | None,
     ) -> MappedReading | None:
         values: dict[str, PropertyValue] = {}
         for register in registers:
@@ -156,6 +165,7 @@ class Mapper:
                 meter_id=part.meter_id,
                 reading_time=reading_time,
                 property_values=property_values,
+                fault_code=fault_code,
             ),
             has_clock=time is not None,
         )

@@ -15,10 +15,8 @@ from meterway.adapter.status import State, StatusSession, StatusSessions
 from meterway.core.errors import BadDataError, TransientError
 from meterway.core.reading import MeterReading
 from meterway.core.reports import FAULT_DATA_LIMIT_BYTES, Fault, MeterDescription, OfferedProperty
-from meterway.core.zones import find_zone
 from meterway.meter.codec import CodecError, Decoder
 from meterway.meter.family import Family
-from meterway.meter.recognise import make_decoder
 from meterway.meter.telegram import Telegram
 
 _log = logging.getLogger(__name__)
@@ -48,6 +46,7 @@ class MeterReader:
         sessions: StatusSessions,
         *,
         mapper: Mapper,
+        decoder: Decoder,
         wall: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
@@ -56,9 +55,10 @@ class MeterReader:
         self._outlet = outlet
         self._sessions = sessions
         self._mapper = mapper
+        self._decoder = decoder
+        """One for all times the source is opened: what it has learnt of the meter guards against replays."""
         self._wall = wall
         self._monotonic = monotonic
-        self._zone = find_zone(config.timezone or family.timezone)
         self._where = source.describe(config.source)
         self._heard: dict[str, StatusSession] = {}
         """The meter itself, and those behind it once a reading of theirs has come."""
@@ -82,6 +82,7 @@ class MeterReader:
                     return
             except TransientError as error:
                 _log.warning("! meter %s: %s", self._config.id, error)
+                await self._finish()
                 self._say("silent" if isinstance(error, _SilentError) else "offline", str(error))
             if self._counters["readings"] > readings:
                 delay_s = FIRST_DELAY_S
@@ -89,7 +90,7 @@ class MeterReader:
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     async def _read(self, link: source.Link) -> None:
-        decoder = make_decoder(self._family.protocol, self._zone, self._family.quirks)
+        decoder = self._decoder
         alive = self._monotonic()
         received_bytes = used_bytes = 0
         while True:
@@ -113,6 +114,11 @@ class MeterReader:
             if now - self._status_time > STATUS_INTERVAL_S:
                 self._say_again()
 
+    async def _finish(self) -> None:
+        """Take the telegram that the end of the link completed; forget the half one that it cut."""
+        items = self._decoder.idle(self._monotonic())
+        await self._take([item for item in items if isinstance(item, Telegram)], self._decoder)
+
     async def _take(self, items: list[Telegram | CodecError], decoder: Decoder) -> bool:
         """Hand on what was decoded; return whether a whole telegram was among it."""
         self._counters["skipped_bytes"] = decoder.skipped_bytes
@@ -126,6 +132,8 @@ class MeterReader:
 
     async def _accept(self, telegrams: list[Telegram]) -> None:
         self._counters["telegrams"] += len(telegrams)
+        if unverified := sum(not telegram.verified for telegram in telegrams):
+            self._counters["unverified"] += unverified
         readings = [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
         unfit = self._counters["unfit"]
         new = await self._outlet.put(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from meterway.adapter.config import AdapterConfig
+from meterway.adapter.config import AdapterConfig, MeterConfig
 from meterway.adapter.mapping import Mapper
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.reader import LONGEST_DELAY_S, MeterReader
@@ -17,9 +17,13 @@ from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core.topics import receipt_topic
+from meterway.core.zones import find_zone
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
-from meterway.meter.family import load_family
+from meterway.meter.codec import Decoder
+from meterway.meter.family import Family, load_family
+from meterway.meter.keys import load_keys
+from meterway.meter.recognise import make_decoder
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +37,13 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     A broker that is away does not keep it from reading: readings wait in the spool.
 
     Raises:
-        SetupError: a family or property is unknown, or the spool belongs to another process.
+        SetupError: a family or property is unknown, a key file cannot be used, or the spool belongs to another process.
     """
     wall = partial(datetime.now, UTC)
     prepared = []
     for meter in config.meters:
         family = load_family(meter.family, FAMILY_FOLDERS)
-        prepared.append((meter, family, Mapper(meter, family)))
+        prepared.append((meter, family, Mapper(meter, family), _decoder(meter, family)))
     async with AsyncExitStack() as stack:
         spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))
 
@@ -47,19 +51,29 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
             relay.on_receipt(delivery.payload)
             delivery.ack()
 
-        receipts = {receipt_topic(meter_id): on_receipt for _, _, mapper in prepared for meter_id in mapper.meter_ids}
+        receipts = {
+            receipt_topic(meter_id): on_receipt for _, _, mapper, _ in prepared for meter_id in mapper.meter_ids
+        }
         bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts))
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run(), name=f"meterway.adapter.{config.id}.relay")
-            for meter, family, mapper in prepared:
+            for meter, family, mapper, decoder in prepared:
                 reader = MeterReader(
-                    meter, family, outlet, sessions, mapper=mapper, wall=wall, monotonic=time.monotonic
+                    meter, family, outlet, sessions, mapper=mapper, decoder=decoder, wall=wall, monotonic=time.monotonic
                 )
                 tasks.create_task(_keep_reading(meter.id, reader), name=f"meterway.adapter.meter.{meter.id}")
             ready()
+
+
+def _decoder(meter: MeterConfig, family: Family) -> Decoder:
+    """Return the decoder of a meter, with its keys."""
+    keys = load_keys(meter.key_file, meter.authentication_key_file)
+    lists = () if family.push is None else (family.push,)
+    zone = find_zone(meter.timezone or family.timezone)
+    return make_decoder(family.protocol, zone, family.quirks, keys=keys, lists=lists)
 
 
 async def _keep_reading(meter_id: str, reader: MeterReader) -> None:

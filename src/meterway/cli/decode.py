@@ -1,6 +1,7 @@
 """``meterway decode``: captured bytes become readings on screen."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,11 +11,15 @@ import click
 from meterway.cli.output import ZoneType, json_option, plain, print_json
 from meterway.core.errors import SetupError
 from meterway.core.properties import Medium, catalogue
-from meterway.meter.codec import CodecError
+from meterway.core.zones import find_zone
+from meterway.meter.codec import CodecError, Decoder
+from meterway.meter.family import load_family, push_lists
+from meterway.meter.keys import load_keys
 from meterway.meter.recognise import PROTOCOLS, make_decoder, recognise
 from meterway.meter.telegram import Register, Telegram, channel_media
 
 _LIMIT_BYTES = 64 << 20
+_ZONE = "Europe/Amsterdam"
 
 
 @click.command()
@@ -23,19 +28,24 @@ _LIMIT_BYTES = 64 << 20
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A file with the meter's key, for encrypted data.",
+    help="A file with the meter's key as 32 hexadecimal digits; on a second line the authentication key, if known.",
 )
+@click.option("--family", "family_name", help="A name of `meterway meter families`: protocol, zone, quirks, lists.")
 @click.option(
     "--timezone",
     "zone",
     type=ZoneType(),
-    default="Europe/Amsterdam",
-    show_default=True,
-    help="IANA zone of the meter's clock.",
+    help=f"IANA zone of the meter's clock.  [default: the family's, else {_ZONE}]",
 )
 @json_option
 def decode(
-    files: tuple[Path, ...], *, protocol: str | None, key_file: Path | None, zone: ZoneInfo, as_json: bool
+    files: tuple[Path, ...],
+    *,
+    protocol: str | None,
+    key_file: Path | None,
+    family_name: str | None,
+    zone: ZoneInfo | None,
+    as_json: bool,
 ) -> None:
     """Turn captured telegrams into readings on screen.
 
@@ -45,12 +55,22 @@ def decode(
     \b
     Examples:
       meterway decode telegram.bin
+      meterway decode --key-file my-meter.key --family dlms-kaifa-austria encrypted.bin
       meterway decode --json captures/*.bin | jq '.readings[0]'
       socat -u /dev/ttyUSB0,b115200,raw - | head -c 4000 | meterway decode -
     """
-    if key_file is not None and not key_file.is_file():
-        raise SetupError(f"--key-file {key_file}: no such file")
-    whole = [_decode_file(path, protocol, zone, as_json=as_json) for path in files]
+    keys = load_keys(key_file)
+    family = None if family_name is None else load_family(family_name)
+    zone = zone or find_zone(family.timezone if family else _ZONE)
+    if family is not None:
+        protocol = protocol or family.protocol
+
+    def decoder_of(name: str) -> Decoder:
+        if family is None:
+            return make_decoder(name, zone, keys=keys, lists=push_lists() if name == "dlms" else ())
+        return make_decoder(name, zone, family.quirks, keys=keys, lists=(family.push,) if family.push else ())
+
+    whole = [_decode_file(path, protocol, decoder_of, as_json=as_json) for path in files]
     sys.exit(0 if all(whole) else 1)
 
 
@@ -64,7 +84,7 @@ def _read(path: Path) -> bytes:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _decode_file(path: Path, protocol: str | None, zone: ZoneInfo, *, as_json: bool) -> bool:
+def _decode_file(path: Path, protocol: str | None, decoder_of: Callable[[str], Decoder], *, as_json: bool) -> bool:
     data = _read(path)
     if protocol is None:
         recognised = recognise(data)
@@ -74,7 +94,7 @@ def _decode_file(path: Path, protocol: str | None, zone: ZoneInfo, *, as_json: b
         if protocol not in PROTOCOLS:
             reason = f"{recognised.sign} was found; this release does not decode {protocol}"
             return _nothing(path, reason, as_json=as_json)
-    decoder = make_decoder(protocol, zone)
+    decoder = decoder_of(protocol)
     items = [*decoder.feed(data, 0.0), *decoder.idle(1.0)]
     telegrams = [item for item in items if isinstance(item, Telegram)]
     errors = [item for item in items if isinstance(item, CodecError)]
@@ -114,6 +134,7 @@ def _reading(telegram: Telegram) -> dict[str, Any]:
         "readingTime": telegram.time,
         "meter": telegram.meter,
         "checksum": telegram.checked,
+        "verified": telegram.verified,
         "propertyValues": [_value(register, media) for register in telegram.registers],
     }
 
@@ -143,7 +164,7 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
     console = Console()
     for telegram in telegrams:
         when = telegram.time.isoformat() if telegram.time else "no clock"
-        note = "" if telegram.checked else "  (no checksum)"
+        note = ("" if telegram.checked else "  (no checksum)") + ("" if telegram.verified else "  (unverified)")
         table = Table(title=f"{telegram.meter or 'meter'}  {when}{note}", title_justify="left", box=None)
         table.add_column("OBIS")
         table.add_column("value", justify="right")

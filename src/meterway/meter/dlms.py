@@ -22,7 +22,7 @@ from meterway.meter import axdr
 from meterway.meter.axdr import CutError, Element, GrammarError
 from meterway.meter.codec import CodecError
 from meterway.meter.dlms_layout import Data, PushList, clock, read_attributes, read_layout
-from meterway.meter.dlms_security import GENERAL, SERVICE, Opener, SealedError, read_sealed
+from meterway.meter.dlms_security import GENERAL, SERVICE, Opener, Sealed, SealedError, read_sealed
 from meterway.meter.dlms_segments import LIMIT_MESSAGE_BYTES, LLC_HEADERS, Joiner, Message
 from meterway.meter.dlms_transport import LIMIT_FRAME_BYTES, Framer, Piece
 from meterway.meter.keys import NO_KEYS, Keys
@@ -41,6 +41,13 @@ _BARE = re.compile(
     rb"(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x0c.{12}|\x09\x0c.{12})[\x01\x02]|[\xdb\xdc]\x08[A-Z]{3})", re.DOTALL
 )
 """How an APDU begins that nothing frames."""
+
+BARE_PUSH = re.compile(
+    rb"\A(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x09?\x0c[\x07\x08].{11})[\x01\x02]"
+    rb"|[\xdb\xdc]\x08[A-Z]{3}.{5}(?:[\x10-\x7f]|\x81|\x82[\x00\x01]))",
+    re.DOTALL,
+)
+"""Signature of bytes that begin with such an APDU; longer ciphered ones are encrypted P1 telegrams."""
 
 _SWALLOWED = re.compile(rb"\xe6[\xe6\xe7]\x00[\x0f\xdb\xdc]|\x0f.{4}\x09?\x0c[\x07\x08].{11}[\x01\x02]", re.DOTALL)
 """The beginning of another APDU within one: the first was cut there."""
@@ -175,7 +182,7 @@ class DlmsDecoder:
                 return []
             body = at + 3 if data[at : at + 3] in LLC_HEADERS else at
             try:
-                end = read_sealed(data, body).end if data[body] in GENERAL else self._push(data, body).end
+                end = read_sealed(data, body).end if data[body] in GENERAL else self._uncut(data, body)
             except (GrammarError, BadDataError):
                 return [] if final else ends
             if _SWALLOWED.search(data, body + 1, end):
@@ -184,12 +191,26 @@ class DlmsDecoder:
             at = end
         return ends
 
+    def _uncut(self, data: bytes, at: int) -> int:
+        """Return where the plain APDU at ``at`` ends.
+
+        Raises:
+            GrammarError, BadDataError: as ``_push``; or it is cut.
+        """
+        push = self._push(data, at)
+        if push.problem:
+            raise push.problem
+        return push.end
+
     def _open(self, message: Message) -> Items:
         """Return the telegram in an APDU, ciphered or plain, and what is wrong with it."""
         try:
-            apdu, is_verified = self._unsealed(message.apdu)
-            is_checked = message.is_hdlc or (is_verified and apdu is not message.apdu)
+            sealed = self._sealed(message.apdu)
+            apdu, is_verified = self._opener.open(sealed, _is_plausible) if sealed else (message.apdu, True)
+            is_checked = message.is_hdlc or (is_verified and sealed is not None)
             push = self._whole_push(apdu, may_be_cut=is_checked)
+            if sealed:
+                self._opener.accept(sealed, is_verified=is_verified)
         except SealedError as error:
             return [CodecError(str(error), reason=error.reason, data=message.raw)]
         except GrammarError as error:
@@ -210,20 +231,20 @@ class DlmsDecoder:
             return [telegram, _bad(f"the last values are missing: {push.problem}", push.problem.reason, message.raw)]
         return [telegram]
 
-    def _unsealed(self, apdu: bytes) -> tuple[bytes, bool]:
-        """Return the plain APDU, and whether nothing speaks against its meter having written it.
+    def _sealed(self, apdu: bytes) -> Sealed | None:
+        """Return the ciphered APDU; None if it is plain.
 
         Raises:
-            SealedError: it cannot be opened; or it is plain, and those before it were not.
+            SealedError: it is plain, and those before it were not.
             GrammarError: it is cut.
         """
         if apdu[0] in GENERAL or apdu[0] in SERVICE:
             sealed = read_sealed(apdu, title=self._title)
             self._title = sealed.title
-            return self._opener.open(sealed, _is_plausible)
-        if self._opener.opened:
+            return sealed
+        if self._opener.accepted:
             raise SealedError("a plain telegram came, though those before it were encrypted", "downgraded")
-        return apdu, True
+        return None
 
     def _whole_push(self, apdu: bytes, *, may_be_cut: bool) -> _Push:
         """Return what the plain APDU says; where ``may_be_cut``, its last elements may be missing.

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from meterway.core.errors import BadDataError
+from meterway.core.config import Table
 from meterway.core.obis import Obis
 from meterway.core.units import DLMS_UNITS, find_unit
 from meterway.meter.axdr import Element, Enum, GrammarError
@@ -61,25 +61,23 @@ _SUMMER: Final = 0x80
 _LIMIT_DEVIATION_MIN: Final = 840
 
 
-class PushList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PushList(Table, frozen=True):
     """What a family's meters leave out of their pushes: a part of a family's file."""
 
     text: str = ""
     """A text of the list (its name, the meter's number) begins so, by which these lists are told from others'."""
     positions: tuple[tuple[str, ...], ...] = ()
     """OBIS codes of the elements, in order, of each list that has no codes: lists are told apart by their length."""
-    units: dict[str, tuple[str, int]] = {}
+    units: dict[str, tuple[str, int]] = msgspec.field(default_factory=dict)
     """Unit and scaler of what comes without, by the code's groups C and D: ``"31.7" = ["A", -2]``."""
 
     def __post_init__(self) -> None:
-        for code in (code for codes in self.positions for code in codes):
-            try:
+        for codes in self.positions:
+            for code in codes:
                 Obis.parse(code)
-            except BadDataError as error:
-                raise ValueError(str(error)) from error
         for groups, (unit, _) in self.units.items():
             if groups.count(".") != 1 or find_unit(unit) is None:
-                raise ValueError(f'units are like "1.8" = ["Wh", 0], not "{groups}" = "{unit}"')
+                raise ValueError(f'units are like "1.8" = ["Wh", 0], not "{groups}" = ["{unit}", ...]')
 
 
 class Data(NamedTuple):

@@ -95,8 +95,9 @@ def read_sealed(data: bytes, at: int = 0, *, title: bytes = b"") -> Sealed:
 class Opener:
     """Opens what the meters on one line seal, and remembers what it must to refuse replays.
 
-    The counter of each meter must rise; once a tag held, a telegram without one is refused, and the caller is told by
-    ``opened`` that plain ones are no longer to be trusted. Kept in memory: a restart begins anew.
+    ``open`` decrypts; what makes sense is then given to ``accept``, which refuses a counter that did not rise, and, once
+    a tag held, what has none. After that ``accepted`` tells that plain telegrams are no longer to be trusted. Kept in
+    memory: a restart begins anew.
     """
 
     def __init__(self, keys: Keys, *, fixed: Sequence[bytes] = (), accept_repeats: bool = False) -> None:
@@ -104,8 +105,8 @@ class Opener:
 
         ``accept_repeats`` turns the test of counters off, for recordings that are fed again and again.
         """
-        self.opened = False
-        """Whether anything was opened so far."""
+        self.accepted = False
+        """Whether the keys have fitted so far."""
         self._keys = keys
         self._accept_repeats = accept_repeats
         self._authentication = (keys.authentication,) if keys.authentication else (*fixed, None)
@@ -117,7 +118,7 @@ class Opener:
         """Return what is in it.
 
         Raises:
-            SealedError: no key, or one that does not fit; damaged; a replay; a kind of ciphering that is not known.
+            SealedError: no key, or one that does not fit; damaged; a kind of ciphering that is not known.
         """
         key = self._keys.encryption
         if sealed.control & _SUITE > _LAST_SUITE or sealed.control & _COMPRESSED or not sealed.control & 0x30:
@@ -126,13 +127,6 @@ class Opener:
             raise SealedError("the telegram is encrypted; ask the grid operator for the key of this meter", "encrypted")
         if not sealed.title:
             raise SealedError("the telegram is encrypted, and its meter has not named its system title", "encrypted")
-        opened = self._decrypt(sealed, key, is_plausible)
-        self._test_counter(sealed, opened)
-        self.opened = True
-        self._has_verified = self._has_verified or opened.verified
-        return opened
-
-    def _decrypt(self, sealed: Sealed, key: bytes, is_plausible: Callable[[bytes], bool]) -> Opened:
         vector = sealed.title + sealed.counter.to_bytes(COUNTER_BYTES, "big")
         has_tag = bool(sealed.control & _AUTHENTICATED)
         if has_tag:
@@ -149,14 +143,19 @@ class Opener:
 
     def _wrong(self, text: str) -> SealedError:
         """Return the error of a key that does not fit; where it has fitted before, the telegram is damaged."""
-        if self.opened:
+        if self.accepted:
             return SealedError(
                 "the telegram is damaged or forged: the keys fitted before, now they do not", "bad-checksum"
             )
         return SealedError(text, "bad-key")
 
-    def _test_counter(self, sealed: Sealed, opened: Opened) -> None:
-        if self._has_verified and not opened.verified:
+    def accept(self, sealed: Sealed, *, is_verified: bool) -> None:
+        """Take it for the meter's next telegram.
+
+        Raises:
+            SealedError: a replay (``replayed``), or less protected than those before it (``downgraded``).
+        """
+        if self._has_verified and not is_verified:
             raise SealedError("the telegram has no authentication tag, though those before it had one", "downgraded")
         last = self._counters.get(sealed.title)
         if last is not None and sealed.counter <= last and not self._accept_repeats:
@@ -165,6 +164,8 @@ class Opener:
         if last is None and len(self._counters) >= _LIMIT_METERS:
             raise SealedError(f"more than {_LIMIT_METERS} meters speak on this line", "replayed")
         self._counters[sealed.title] = sealed.counter
+        self.accepted = True
+        self._has_verified = self._has_verified or is_verified
 
 
 def seal(

@@ -35,6 +35,8 @@ from meterway.core.errors import SetupError
 from meterway.core.obis import Obis
 from meterway.core.reading import PhysicalMeterClass
 from meterway.core.zones import find_zone
+from meterway.meter.dlms_layout import PushList
+from meterway.meter.keys import KEY_BYTES, Keys
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _SUFFIX = ".toml"
@@ -91,6 +93,10 @@ class Sample(Table, frozen=True):
     """The telegram of a protocol of text lines; every line end here is CR LF on the line."""
     hex: str | None = None
     """The telegram of a binary protocol; blanks and line ends between the digits do not count."""
+    encryption_key: str | None = None
+    """32 hexadecimal digits, where the telegram is encrypted: made up too."""
+    authentication_key: str | None = None
+    """The same, where its tag is to be tested."""
     registers: tuple[tuple[str, ...], ...] = ()
     """What is in it, in order: OBIS code, value, unit (empty: none) and, where the value has one, its time."""
 
@@ -99,8 +105,19 @@ class Sample(Table, frozen=True):
             raise ValueError("a sample has either `text` or `hex`")
         if self.hex is not None:
             bytes.fromhex(self.hex)
+        for key in (self.encryption_key, self.authentication_key):
+            if key is not None and len(bytes.fromhex(key)) != KEY_BYTES:
+                raise ValueError(f"a key of a sample has {2 * KEY_BYTES} hexadecimal digits")
         if any(len(register) not in _REGISTER_FIELDS for register in self.registers):
             raise ValueError('a register of a sample is ["OBIS code", "value", "unit"] and, if it has one, a time')
+
+    @property
+    def keys(self) -> Keys:
+        """What the telegram is decrypted with."""
+        encryption, authentication = (
+            None if key is None else bytes.fromhex(key) for key in (self.encryption_key, self.authentication_key)
+        )
+        return Keys(encryption, authentication)
 
     @property
     def telegram(self) -> bytes:
@@ -137,6 +154,8 @@ class Family(Table, frozen=True):
     """Departures from the standard that the codec must be told of, by the codec's own names for them."""
     obis: dict[str, ObisRule] = msgspec.field(default_factory=dict)
     """By OBIS code; what is not listed means what the catalogue says."""
+    push: PushList | None = None
+    """What the meter's DLMS pushes leave out: which value stands where, units and scalers."""
     sample: Sample | None = None
     name: str = ""
     """The file's name without its ending; never written in the file."""
@@ -181,6 +200,16 @@ def family_names(folders: Iterable[Path] = ()) -> tuple[str, ...]:
     packaged = files(__package__) / "families"
     found = [file.name for folder in (*folders, packaged) if folder.is_dir() for file in folder.iterdir()]
     return tuple(sorted({name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)}))
+
+
+def push_lists(folders: Sequence[Path] = ()) -> tuple[PushList, ...]:
+    """Return what all families know of lists that tell themselves apart, for bytes of a meter that nobody named.
+
+    Raises:
+        SetupError: as ``load_family``.
+    """
+    found = (load_family(name, folders).push for name in family_names(folders))
+    return tuple(push for push in found if push is not None and (push.text or push.positions))
 
 
 def _read(data: bytes, where: str) -> str:
