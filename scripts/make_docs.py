@@ -114,24 +114,30 @@ def _default(field: msgspec.inspect.Field) -> str:
     return f"`{value}`" if value not in ((), {}, "") else "empty"
 
 
+_NAMES = {
+    "StrType": "text",
+    "IntType": "whole number",
+    "FloatType": "number",
+    "BoolType": "`true` or `false`",
+    "DictType": "table",
+    "CustomType": "path",
+}
+
+
 def _type_name(info: msgspec.inspect.Type) -> str:
-    names = {"StrType": "text", "IntType": "whole number", "FloatType": "number", "BoolType": "`true` or `false`"}
+    name = _NAMES.get(type(info).__name__, type(info).__name__)
     match info:
         case msgspec.inspect.StructType():
-            return f"[{info.cls.__name__}](#{info.cls.__name__.lower()})"
+            name = f"[{info.cls.__name__}](#{info.cls.__name__.lower()})"
         case msgspec.inspect.UnionType():
-            return " or ".join(_type_name(each) for each in info.types if type(each).__name__ != "NoneType")
+            name = " or ".join(_type_name(each) for each in info.types if type(each).__name__ != "NoneType")
         case msgspec.inspect.VarTupleType():
-            return f"list of {_type_name(info.item_type)}"
-        case msgspec.inspect.DictType():
-            return "table"
+            name = f"list of {_type_name(info.item_type)}"
         case msgspec.inspect.LiteralType():
-            return " or ".join(f'`"{value}"`' for value in info.values)
-        case msgspec.inspect.CustomType():
-            return "path"
+            name = " or ".join(f'`"{value}"`' for value in info.values)
         case msgspec.inspect.Metadata():
-            return _type_name(info.type)
-    return names.get(type(info).__name__, type(info).__name__)
+            name = _type_name(info.type)
+    return name
 
 
 def cli_page() -> str:
