@@ -159,6 +159,37 @@ async def test_quarantine_can_be_replayed(store: Store, watched: Watched) -> Non
     await expect(page.get_by_text("every message was understood")).to_be_visible()
 
 
+async def test_bytes_stay_shown_when_the_list_is_loaded_again(store: Store, watched: Watched) -> None:
+    page = watched.page
+    await put(store, rejected(b"bad"))
+    await page.goto(watched.url)
+    await page.get_by_role("button", name="Show bytes").click()
+    await expect(page.locator("#quarantine pre")).to_contain_text("0000  62 61 64")
+    await put(store, rejected(b"worse"))
+    await expect(page.locator("#quarantine > li")).to_have_count(2)
+    await expect(page.locator("#quarantine pre.hex")).to_contain_text("0000  62 61 64")
+    await expect(page.get_by_role("button", name="Show bytes")).to_have_count(1)
+
+
+async def test_meters_are_filtered_by_name_and_id(store: Store, watched: Watched) -> None:
+    page = watched.page
+    for number in range(9):
+        await power(store, "1.5", f"m{number}")
+    await store.fetch("update meter set claimed = true, name = 'Flat 3' where meter_id = 'm3'")
+    await page.goto(watched.url)
+    shown = page.locator("#meters > li:visible")
+    await expect(shown).to_have_count(10)
+    await page.get_by_label("Filter meters").fill("flat")
+    await expect(shown).to_have_text(re.compile("Flat 3"))
+    await page.get_by_label("Filter meters").fill("m4")
+    await expect(shown).to_have_text(re.compile("m4"))
+    await page.get_by_label("Filter meters").fill("nobody")
+    await expect(shown).to_have_count(0)
+    await expect(page.get_by_text("No meter has this in its name or id.")).to_be_visible()
+    await page.get_by_label("Filter meters").fill("")
+    await expect(shown).to_have_count(10)
+
+
 async def test_an_old_reading_is_shown_as_stale(store: Store, watched: Watched) -> None:
     page = watched.page
     await power(store, "1.5")

@@ -34,7 +34,7 @@ _SHOW_INTERVAL_S = 2.0
 @click.option(
     "--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="The meters' time runs X times."
 )
-@click.option("--seed", default="demo", show_default=True, help="The same seed gives the same households.")
+@click.option("--seed", default="river-lane", show_default=True, help="The same seed gives the same households.")
 @click.option("--fault", "faults", multiple=True, help="Spoil telegrams, noise=0.01; see `meterway meter virtual`.")
 @click.option(
     "--data-dir",

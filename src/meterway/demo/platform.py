@@ -37,7 +37,7 @@ class Options:
     data_dir: Path
     meters: int = 4
     speed: float = 1.0
-    seed: str = "demo"
+    seed: str = "river-lane"
     faults: Sequence[str] = ()
     start: datetime = field(default_factory=lambda: datetime.now(UTC))
     """The meters' time at the start; left out: now."""

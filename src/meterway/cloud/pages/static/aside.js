@@ -5,6 +5,7 @@ import { byId, element, text } from "./dom.js";
 import { bytes, hexdump, moment, number } from "./format.js";
 
 let oldest = null;
+const opened = new Map(); // entry id to its bytes: they stay shown when the list is loaded again
 
 export function build() {
   byId("replay-all").addEventListener("click", () => replay([...byId("quarantine").children].map((item) => item.itemId)));
@@ -13,6 +14,8 @@ export function build() {
 
 export async function load() {
   const [quarantine, faults] = await Promise.all([request("/v1/quarantine?limit=20"), request("/v1/faults?limit=20")]);
+  const listed = new Set(quarantine.content.map((entry) => entry.id));
+  for (const id of opened.keys()) if (!listed.has(id)) opened.delete(id);
   fill("quarantine", quarantine.content.map(quarantined));
   remember(quarantine);
   fill("faults", faults.content.map(fault));
@@ -55,7 +58,7 @@ function quarantined(entry) {
   detail.setAttribute("aria-label", "Beginning of the message");
   const size = element("span", { className: "muted", textContent: bytes(entry.sizeBytes) + (entry.seenCount > 1 ? ` · ${entry.seenCount} times` : "") });
   const show = element("button", { type: "button", className: "button", textContent: "Show bytes" });
-  show.addEventListener("click", () => showBytes(entry.id, detail, show));
+  show.addEventListener("click", () => openBytes(entry.id, detail, show));
   const again = element("button", { type: "button", className: "button", textContent: "Try again" });
   again.addEventListener("click", () => replay([entry.id]));
   const item = element("li", {},
@@ -65,6 +68,7 @@ function quarantined(entry) {
     detail,
     element("div", { className: "actions" }, again, show));
   item.itemId = entry.id;
+  if (opened.has(entry.id)) showBytes(opened.get(entry.id), detail, show);
   return item;
 }
 
@@ -82,15 +86,20 @@ function readable(preview) {
   return dots * 3 > preview.length ? "(not text: “Show bytes” shows it)" : preview || "(empty)";
 }
 
-async function showBytes(id, target, button) {
+async function openBytes(id, target, button) {
   try {
     const item = await request(`/v1/quarantine/${id}`);
-    target.className = "hex";
-    target.textContent = hexdump(Uint8Array.from(atob(item.payload), (mark) => mark.charCodeAt(0))) || "(empty)";
-    button.remove();
+    opened.set(id, Uint8Array.from(atob(item.payload), (mark) => mark.charCodeAt(0)));
+    showBytes(opened.get(id), target, button);
   } catch (error) {
     say(error.message);
   }
+}
+
+function showBytes(data, target, button) {
+  target.className = "hex";
+  target.textContent = hexdump(data) || "(empty)";
+  button.remove();
 }
 
 async function replay(ids) {

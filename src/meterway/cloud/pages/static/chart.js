@@ -107,8 +107,14 @@ function options() {
   };
 }
 
+const isPower = () => curve.unit === "kW";
+
 function inWords(value) {
-  return curve.unit === "kW" ? power(value).join(" ") : quantity(value, curve.unit);
+  return isPower() ? power(value).join(" ") : quantity(value, curve.unit);
+}
+
+function withDirection(value) {
+  return isPower() ? `${value < 0 ? "out" : "in"} ${inWords(value)}` : inWords(value);
 }
 
 function point(self) {
@@ -116,7 +122,7 @@ function point(self) {
   const values = index == null ? [] : [data[1][index], data[2][index]].filter((value) => value);
   legend.hidden = values.length > 0 || curve.lines.length < 2;
   readout.textContent = values.length
-    ? `${hourMinute(data[0][index] * 1000)} · ${values.map((value) => (value < 0 ? "out " : "in ") + inWords(value)).join(" · ")}`
+    ? `${hourMinute(data[0][index] * 1000)} · ${values.map(withDirection).join(" · ")}`
     : "";
 }
 
@@ -128,7 +134,7 @@ function tell() {
   const top = peak(1, (a, b) => a > b);
   const low = peak(2, (a, b) => a < b);
   const at = (index) => hourMinute(data[0][index] * 1000);
-  if (top >= 0 && data[1][top] > 0) parts.push(`Most in ${inWords(data[1][top])} at ${at(top)}`);
+  if (top >= 0 && data[1][top] > 0) parts.push(`${isPower() ? "Most in" : "Most"} ${inWords(data[1][top])} at ${at(top)}`);
   if (low >= 0) parts.push(`most out ${inWords(data[2][low])} at ${at(low)}`);
   const from = curve.source === "register" ? "from the register" : curve.stepS === 60 ? "mean of each minute" : "every 5 minutes";
   const words = `${parts.join(", ")}. In ${unitName(curve.unit)}, ${from}.`;

@@ -3,7 +3,7 @@
 import { request } from "./api.js";
 import { byId, element, icon, text } from "./dom.js";
 import { age, power, quantity } from "./format.js";
-import { ageOf, mainValue, netPower, stateOf, title } from "./values.js";
+import { ageOf, isPower, mainValue, netPower, stateOf, title } from "./values.js";
 
 const WORDS = { online: "online", silent: "silent", offline: "offline", waiting: "no reading yet" };
 const FILTER_FROM = 8;
@@ -48,7 +48,7 @@ export function update(meter) {
   const main = mainValue(meter);
   const register = main ? quantity(main.numericalValue, main.unit) : "";
   text(shown.value, net === null ? register : signed(net));
-  text(shown.sub, [net === null ? "" : register, meter.protocol ?? ""].filter(Boolean).join(" · "));
+  text(shown.sub, [net === null || isPower(main) ? "" : register, meter.protocol ?? ""].filter(Boolean).join(" · "));
   text(shown.editWord, meter.claimed ? "Rename" : "Claim");
   shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
   shown.unclaimed.hidden = meter.claimed;
@@ -83,9 +83,13 @@ export function select(id) {
 
 function filter() {
   const wanted = byId("filter-box").hidden ? "" : byId("filter").value.trim().toLowerCase();
+  let found = 0;
   for (const { item, meter } of rows.values()) {
     item.hidden = !`${meter.name ?? ""} ${meter.meterId}`.toLowerCase().includes(wanted);
+    found += item.hidden ? 0 : 1;
   }
+  all.item.hidden = wanted !== "";
+  byId("meters-none").hidden = wanted === "" || found > 0;
 }
 
 function row(image, onPick) {

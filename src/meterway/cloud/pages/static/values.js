@@ -41,6 +41,8 @@ export function mainValue(meter) {
   );
 }
 
+export const isPower = (value) => /^[kM]?W$/.test(value?.unit ?? "");
+
 export function title(meter) {
   return meter.name ?? meter.meterId;
 }
