@@ -161,11 +161,11 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, highlight=False)  # what a meter says is no markup of ours
     for telegram in telegrams:
         when = telegram.time.isoformat() if telegram.time else "no clock"
         note = ("" if telegram.checked else "  (no checksum)") + ("" if telegram.verified else "  (unverified)")
-        table = Table(title=f"{telegram.meter or 'meter'}  {when}{note}", title_justify="left", box=None)
+        table = Table(title=f"{_shown(telegram.meter) or 'meter'}  {when}{note}", title_justify="left", box=None)
         table.add_column("OBIS")
         table.add_column("value", justify="right")
         table.add_column("unit")
@@ -173,14 +173,19 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
         table.add_column("of its own time")
         media = channel_media(telegram.registers)
         for register in telegram.registers:
-            value = register.value if isinstance(register.value, str) else plain(register.value)
-            table.add_row(
-                str(register.obis), value, register.unit or "", _property_id(register, media) or "[dim]-[/dim]"
-            )
+            value = _shown(register.value) if isinstance(register.value, str) else plain(register.value)
+            own_time = register.time.isoformat() if register.time and register.time != telegram.time else ""
+            property_id = _property_id(register, media) or "-"
+            table.add_row(str(register.obis), value, register.unit or "", property_id, own_time)
         console.print(table)
     for error in errors:
-        console.print(f"[red]rejected[/red] {len(error.data)} bytes, {error.reason}: {error}", highlight=False)
+        console.print("rejected", style="red", end=" ")
+        console.print(f"{len(error.data)} bytes, {error.reason}: {_shown(str(error))}")
     console.print(
-        f"{path}: {protocol}, {len(telegrams)} reading(s), {len(errors)} rejected, {skipped_bytes} other bytes",
-        highlight=False,
+        f"{path}: {protocol}, {len(telegrams)} reading(s), {len(errors)} rejected, {skipped_bytes} other bytes"
     )
+
+
+def _shown(text: str) -> str:
+    """Return a text from outside without the characters that would command a terminal."""
+    return "".join(character if character.isprintable() else "\N{MIDDLE DOT}" for character in text)
