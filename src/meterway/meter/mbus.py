@@ -74,13 +74,9 @@ class MbusDecoder:
     """
 
     def __init__(self, zone: tzinfo) -> None:
+        self.skipped_bytes = 0
         self._framer = Framer()
         self._zone = zone
-
-    @property
-    def skipped_bytes(self) -> int:
-        """See ``Decoder``."""
-        return self._framer.skipped_bytes
 
     @property
     def buffered_bytes(self) -> int:
@@ -108,6 +104,7 @@ class MbusDecoder:
                 found.append(answer)
                 if answer.reason == "bad-syntax":
                     self._framer.reject(item)
+        self.skipped_bytes = self._framer.skipped_bytes
         return found
 
 

@@ -12,6 +12,7 @@ from meterway.meter.dlms import BARE_PUSH, DlmsDecoder
 from meterway.meter.dlms_layout import PushList
 from meterway.meter.iec62056_21 import SIGNATURE, ReadoutDecoder, strip_parity
 from meterway.meter.keys import NO_KEYS, Keys
+from meterway.meter.mbus import MbusDecoder
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.p1_encrypted import EncryptedP1Decoder
 from meterway.meter.sml import SmlDecoder
@@ -28,7 +29,7 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
     ("sml", re.compile(rb"\x1b{4}\x01{4}"), "the SML start sequence 1b1b1b1b01010101"),
     (
         "p1-encrypted",
-        re.compile(rb"\xdb\x08.{8}\x82[\x02-\x1f]", re.DOTALL),
+        re.compile(rb"\xdb\x08[A-Za-z]{3}.{5}(?:\x81.|\x82..)[\x20\x21\x30\x31]", re.DOTALL),
         "the start db 08 of an encrypted P1 telegram",
     ),
     ("dlms", re.compile(rb"\x7e[\xa0-\xaf].", re.DOTALL), "an HDLC frame 7e a."),
@@ -57,6 +58,7 @@ class _Options(NamedTuple):
 _DECODERS: Mapping[str, Callable[[_Options], Decoder]] = {
     "dlms": lambda options: DlmsDecoder(options.zone, keys=options.keys, lists=options.lists),
     "iec62056_21": lambda options: ReadoutDecoder(options.zone, quirks=options.quirks),
+    "mbus": lambda options: MbusDecoder(options.zone),
     "p1": lambda options: P1Decoder(zone=options.zone),
     "p1-encrypted": lambda options: EncryptedP1Decoder(options.zone, keys=options.keys),
     "sml": lambda options: SmlDecoder(quirks=options.quirks),
