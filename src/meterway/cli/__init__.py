@@ -62,3 +62,7 @@ def main() -> None:
         sys.exit(130)
     except MeterwayError as error:
         fail(str(error), code=2 if type(error).__name__ == "SetupError" else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename} cannot be used: {error.strerror}; make room, change its rights or name another", code=2)

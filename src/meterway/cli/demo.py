@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,16 +220,21 @@ def _past_s(folder: Path, start: datetime) -> int:
 
 
 def _told_until(folder: Path) -> datetime:
-    note = folder / "meters-until"
-    return datetime.fromisoformat(note.read_text()) if note.exists() else datetime.fromtimestamp(0, UTC)
+    """Return where the meters' time had come to; long ago if there is no note, or a power cut spoilt it."""
+    try:
+        return datetime.fromisoformat((folder / "meters-until").read_text())
+    except (OSError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _note_end(options: "Options", ran_s: float) -> None:
     """Remember where the meters' time has come to: the same instant said twice would be the same reading.
 
-    Noted while the demo runs, and a minute ahead, so that it holds after a kill as well.
+    Noted while the demo runs, and a minute ahead, so that it holds after a kill as well. On a full disk the last note
+    stays: that is no reason to end.
     """
     until = options.start + timedelta(seconds=(ran_s + 60) * max(options.speed, 1.0))
     new = options.data_dir / "meters-until.new"
-    new.write_text(until.isoformat())
-    new.replace(options.data_dir / "meters-until")
+    with suppress(OSError):
+        new.write_text(until.isoformat())
+        new.replace(options.data_dir / "meters-until")
