@@ -10,7 +10,7 @@ from meterway.adapter import source
 from meterway.adapter.config import MeterConfig
 from meterway.adapter.mapping import MappedReading, Mapper
 from meterway.adapter.outlet import Outlet
-from meterway.adapter.redact import redact
+from meterway.adapter.redact import identities_of, redact, redact_name, redact_sentence
 from meterway.adapter.status import State, StatusSession, StatusSessions
 from meterway.core.errors import BadDataError, TransientError
 from meterway.core.reading import MeterReading
@@ -64,6 +64,8 @@ class MeterReader:
         """The meter itself, and those behind it once a reading of theirs has come."""
         self._counters: Counter[str] = Counter()
         self._offered: dict[str, dict[str, OfferedProperty]] = {}
+        self._identities: tuple[bytes, ...] = ()
+        """How the meter called itself in its last good telegram; never published."""
         self._faults_left = float(FAULT_BURST)
         self._faults_time = monotonic()
         self._status_time = monotonic()
@@ -132,6 +134,7 @@ class MeterReader:
 
     async def _accept(self, telegrams: list[Telegram]) -> None:
         self._counters["telegrams"] += len(telegrams)
+        self._identities = identities_of(telegrams[-1].meter)
         if unverified := sum(not telegram.verified for telegram in telegrams):
             self._counters["unverified"] += unverified
         readings = [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
@@ -172,8 +175,8 @@ class MeterReader:
         fault = Fault(
             time=self._wall(),
             reason=error.reason,
-            message=str(error),
-            data=redact(data)[:FAULT_DATA_LIMIT_BYTES],
+            message=redact_sentence(str(error)),
+            data=redact(data, self._identities)[:FAULT_DATA_LIMIT_BYTES],
             size_bytes=len(data),
         )
         if not self._outlet.put_fault(meter_id, fault):
@@ -195,7 +198,7 @@ class MeterReader:
                 protocol=telegram.protocol,
                 link=source.kind(self._config.source),
                 family=self._family.name,
-                says=redact(telegram.meter.encode()).decode(),
+                says=redact_name(telegram.meter),
                 interval_s=self._family.interval_s if reading.meter_id == self._config.id else CHANNEL_INTERVAL_S,
                 properties=tuple(offered.values()),
                 unmapped=tuple(sorted(str(obis) for obis in self._mapper.unmapped)),
