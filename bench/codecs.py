@@ -1,8 +1,9 @@
 """Codecs beside named peers: telegrams a second on one core, the same bytes in the same run.
 
-P1 beside dsmr-parser, SML beside pysml. Bytes come in pieces of 64, as from a serial line. P1 telegrams are those of
-our families, each with fresh digits, so that nobody gains by remembering; SML telegrams are captures (and the
-families' own), as SML has no digits that could be changed in place. Time is this thread's, the best of some rounds.
+P1 beside dsmr-parser, SML beside pysml; IEC 62056-21 readouts (captures and our families' own) alone. Bytes come in
+pieces of 64, as from a serial line. P1 telegrams are those of our families, each with fresh digits, so that nobody
+gains by remembering; SML telegrams are captures (and the families' own), as SML has no digits that could be changed in
+place. Time is this thread's, the best of some rounds.
 
 dsmr-parser is told the dialect of each telegram, which it needs; ours is not.
 """
@@ -20,6 +21,7 @@ from zoneinfo import ZoneInfo
 from meterway.meter.codec import Decoder
 from meterway.meter.crc import crc16_arc
 from meterway.meter.family import family_names, load_family
+from meterway.meter.iec62056_21 import ReadoutDecoder
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
 from meterway.meter.telegram import Telegram
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str] = ()) -> None:
             p1(family)
     if "p1" not in arguments:
         sml()
+    if not arguments:
+        readouts()
 
 
 def p1(family_name: str) -> None:
@@ -77,6 +81,12 @@ def sml() -> None:
     """Compare on each captured SML telegram and on those of our families."""
     source = Input("sml captures and families", sml_telegrams())
     compare(source, {"meterway": lambda chunks: ours(SmlDecoder(), chunks), "pysml": pysml})
+
+
+def readouts() -> None:
+    """Measure on each captured IEC 62056-21 readout and on those of our families."""
+    source = Input("readouts, captures and families", readout_telegrams())
+    compare(source, {"meterway": lambda chunks: ours(ReadoutDecoder(ZoneInfo("Europe/Berlin")), chunks)})
 
 
 def compare(source: Input, decoders: dict[str, Callable[[list[bytes]], Counts]]) -> None:
@@ -175,6 +185,21 @@ def fresh(family_name: str, count: int) -> list[bytes]:
 
 def numbers(random: Random, whole: int, decimals: int) -> tuple[int, int, int, int]:
     return whole, random.randrange(10**whole), decimals, random.randrange(10**decimals)
+
+
+def readout_telegrams() -> list[bytes]:
+    """Return each readout with an end that there is, several times over."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.corpus import captures
+
+    found = [capture.data for capture in captures("iec62056_21")]
+    samples = [load_family(name).sample for name in family_names() if name.startswith(("iec-", "heat-"))]
+    found += [sample.telegram for sample in samples if sample]
+    zone = ZoneInfo("Europe/Berlin")
+    whole = [data for data in found if ours(ReadoutDecoder(zone), [data + b"\n/"])[0] == 1]
+    # A meter that sent a checksum owes one: those without come first.
+    whole.sort(key=lambda data: b"\x03" in data)
+    return [data for data in whole for _ in range(TELEGRAMS // len(whole))] if whole else []
 
 
 def sml_telegrams() -> list[bytes]:

@@ -22,7 +22,6 @@ Each row of a load profile becomes a telegram of its own, with the row's time.
 import re
 from collections.abc import Collection
 from datetime import tzinfo
-from enum import Enum
 from typing import Final, NamedTuple
 
 from meterway.core.errors import SetupError
@@ -45,19 +44,19 @@ STX, ETX = b"\x02", b"\x03"
 _IDENTIFICATION = rb"[A-Za-z]{3}[ \"-'*-.0-~]{0,92}"
 """Neither brackets nor another slash: a readout cut within a line cannot hide the next one's start."""
 
-_HEAD = rb"(?P<head>/" + _IDENTIFICATION + rb"\r?\n(?P<blank>\r?\n)?)"
-_BODY = rb"(?P<body>\x02)(?=" + CODE.encode("latin-1") + rb"\()"
-_BARE = rb"(?P<bare>(?:[0-9]-[0-9]{1,2}:)?(?:F\.F|P\.[0-9]{2})(?=\())"
-_END = rb"(?P<end>[!\x03])"
+_HEAD_PATTERN = rb"(?P<head>/" + _IDENTIFICATION + rb"\r?\n(?P<blank>\r?\n)?)"
+_BODY_PATTERN = rb"(?P<body>\x02)(?=" + CODE.encode("latin-1") + rb"\()"
+_BARE_PATTERN = rb"(?P<bare>(?:[0-9]-[0-9]{1,2}:)?(?:F\.F|P\.[0-9]{2})(?=\())"
+_END_PATTERN = rb"(?P<end>[!\x03])"
 
-_CLOSED = re.compile(_HEAD + rb"|" + _BODY + rb"|" + _BARE)
-_FRAMED = re.compile(_HEAD + rb"|" + _BODY + rb"|" + _END)
-_UNFRAMED = re.compile(_HEAD + rb"|" + _BODY + rb"|" + _BARE + rb"|" + _END)
+_CLOSED = re.compile(_HEAD_PATTERN + rb"|" + _BODY_PATTERN + rb"|" + _BARE_PATTERN)
+_FRAMED = re.compile(_HEAD_PATTERN + rb"|" + _BODY_PATTERN + rb"|" + _END_PATTERN)
+_UNFRAMED = re.compile(_HEAD_PATTERN + rb"|" + _BODY_PATTERN + rb"|" + _BARE_PATTERN + rb"|" + _END_PATTERN)
 
 SIGNATURE: Final = re.compile(
     rb"/" + _IDENTIFICATION + rb"\r?\n(?:\r?\n)?"
     rb"(?:\x02|[0-9CFLP]{1,3}\.[0-9F]{1,3}(?:\.[0-9F]{1,3})?(?:[*&][0-9]{1,3})?\(|[0-9]-[0-9]{1,2}:[0-9.CF]+[*&][0-9])"
-    rb"|" + _BODY + rb"|(?<![0-9])" + _BARE
+    rb"|" + _BODY_PATTERN + rb"|(?<![0-9])" + _BARE_PATTERN
 )
 """What no P1 telegram begins with: STX, a code without groups A and B, or one with group F."""
 
@@ -94,21 +93,19 @@ def strip_parity(data: bytes) -> bytes:
     return data if data.isascii() else data.translate(_SEVEN_BITS)
 
 
-class _Kind(Enum):
+class _Kind(NamedTuple):
     """How a readout began: what may follow in it, and where it ends."""
 
-    NONE = "none"
-    """There is none."""
-    PUSH = "an identification and an empty line"
-    """Mode D, which ends with its end mark."""
-    HEAD = "an identification alone"
-    """STX may follow, or was lost."""
-    BODY = "STX"
-    BARE = "a data set that readouts begin with"
+    name: str
+    events: re.Pattern[bytes]
+    unfinished: re.Pattern[bytes]
 
 
-_EVENTS: Final = {_Kind.NONE: _CLOSED, _Kind.BARE: _UNFRAMED}
-_UNFINISHED: Final = {_Kind.NONE: _UNDECIDED_BARE, _Kind.BARE: _UNDECIDED_BARE}
+_NONE: Final = _Kind("there is none", _CLOSED, _UNDECIDED_BARE)
+_PUSH: Final = _Kind("an identification and an empty line: mode D, which ends with its end mark", _FRAMED, _UNDECIDED)
+_HEAD: Final = _Kind("an identification alone: STX may follow, or was lost", _FRAMED, _UNDECIDED)
+_BODY: Final = _Kind("STX", _FRAMED, _UNDECIDED)
+_BARE: Final = _Kind("a data set that readouts begin with", _UNFRAMED, _UNDECIDED_BARE)
 
 
 class _Ending(NamedTuple):
@@ -145,7 +142,7 @@ class ReadoutDecoder:
         self._raw = bytearray()
         self._buffer = bytearray()
         """The same bytes without parity: starts and ends are looked for in these."""
-        self._kind = _Kind.NONE
+        self._kind = _NONE
         """What the buffer begins with; NONE: at most the beginning of a start."""
         self._meter = ""
         self._head_end = 0
@@ -165,7 +162,7 @@ class ReadoutDecoder:
     def feed(self, data: bytes, now: float) -> Items:  # noqa: ARG002 - readouts have no time-outs
         """Take the next bytes; return what they completed, in order (see ``Decoder``)."""
         buffer = self._buffer
-        all_scanned = self._kind not in _EVENTS and self._scanned == len(buffer)
+        all_scanned = self._kind.events is _FRAMED and self._scanned == len(buffer)
         self._raw += data
         data = strip_parity(data)
         buffer += data
@@ -177,13 +174,13 @@ class ReadoutDecoder:
     def idle(self, now: float) -> Items:  # noqa: ARG002 - readouts have no time-outs
         """Tell that nothing more comes: end what can be ended, give up the rest (see ``Decoder``)."""
         items = self._advance(final=True)
-        if self._kind is _Kind.NONE:
+        if self._kind is _NONE:
             self._skip(self._buffer)
         else:
             items += self._close_without_end(0, len(self._buffer))
         self._raw.clear()
         self._buffer.clear()
-        self._kind = _Kind.NONE
+        self._kind = _NONE
         self._scanned = 0
         return items
 
@@ -193,10 +190,10 @@ class ReadoutDecoder:
         begin, scan = 0, self._scanned
         while True:
             event, decided = self._next_event(scan, final=final)
-            if self._kind is not _Kind.NONE and decided - begin >= _FRAME_LIMIT_BYTES:
+            if self._kind is not _NONE and decided - begin >= _FRAME_LIMIT_BYTES:
                 scan = begin + _FRAME_LIMIT_BYTES
                 items.append(_too_long(bytes(self._raw[begin:scan])))
-                begin, self._kind = scan, _Kind.NONE
+                begin, self._kind = scan, _NONE
                 continue
             if event is None:
                 break
@@ -212,8 +209,8 @@ class ReadoutDecoder:
             found, begin = self._close(begin, ending)
             items += found
             scan = begin
-            self._kind = _Kind.NONE
-        if self._kind is _Kind.NONE:
+            self._kind = _NONE
+        if self._kind is _NONE:
             self._skip(self._buffer[begin:decided])
             begin = decided
         del self._buffer[:begin], self._raw[:begin]
@@ -229,11 +226,10 @@ class ReadoutDecoder:
         same events however they are cut into pieces.
         """
         buffer = self._buffer
-        event = _EVENTS.get(self._kind, _FRAMED).search(buffer, scan)
+        event = self._kind.events.search(buffer, scan)
         decided = event.start() if event else len(buffer)
         if not final:
-            unfinished = _UNFINISHED.get(self._kind, _UNDECIDED)
-            undecided = unfinished.search(buffer, max(scan, len(buffer) - _EDGE_BYTES))
+            undecided = self._kind.unfinished.search(buffer, max(scan, len(buffer) - _EDGE_BYTES))
             if undecided and undecided.start() <= decided:
                 return None, undecided.start()
         return event, decided
@@ -241,11 +237,11 @@ class ReadoutDecoder:
     def _start(self, event: re.Match[bytes], begin: int) -> tuple[Items, int]:
         """Open a readout; return what becomes of the bytes from ``begin`` on, and where the readout begins."""
         at, is_body = event.start(), event["body"] is not None
-        if is_body and self._kind in (_Kind.HEAD, _Kind.PUSH) and b"(" not in self._buffer[self._body : at]:
-            self._kind, self._body = _Kind.BODY, event.end()
+        if is_body and self._kind in (_HEAD, _PUSH) and b"(" not in self._buffer[self._body : at]:
+            self._kind, self._body = _BODY, event.end()
             return [], begin
         items: Items = []
-        if self._kind is _Kind.NONE:
+        if self._kind is _NONE:
             self._skip(self._buffer[begin:at])
         else:
             items = self._close_without_end(begin, at)
@@ -254,9 +250,9 @@ class ReadoutDecoder:
         self._head_end = event.end() if head else at
         self._body = event.end() if is_body or head else at
         if head:
-            self._kind = _Kind.HEAD if event["blank"] is None else _Kind.PUSH
+            self._kind = _HEAD if event["blank"] is None else _PUSH
         else:
-            self._kind = _Kind.BODY if is_body else _Kind.BARE
+            self._kind = _BODY if is_body else _BARE
         return items, at
 
     def _ending(self, mark: int, *, final: bool) -> _Ending | None:
@@ -269,7 +265,7 @@ class ReadoutDecoder:
             if end == length and not final and (rest is None or not rest[1]):
                 return None
             is_clean = bool(rest and rest[1]) or end == length or buffer[end] in _FRAME_STARTS
-            if self._kind is _Kind.PUSH or (end < length and buffer[end] != _ETX) or (end == length and final):
+            if self._kind is _PUSH or (end < length and buffer[end] != _ETX) or (end == length and final):
                 return _Ending(mark, end, None, is_clean)
         if end + 1 < length:
             return _Ending(mark, end + 2, end + 1, is_clean)
@@ -298,7 +294,7 @@ class ReadoutDecoder:
         raw = bytes(self._raw[begin:end])
         text = self._text(begin, end, end)
         lines = read_lines(text or "", self._zone, strict=True)
-        is_whole = self._kind is _Kind.BARE or (self._kind is not _Kind.BODY and lines.ends_in_profile)
+        is_whole = self._kind is _BARE or (self._kind is not _BODY and lines.ends_in_profile)
         if not is_whole or lines.odd or not (text or "").endswith(("\n", ")")):
             return [CodecError(f"a readout broke off after {len(raw)} bytes", reason="truncated", data=raw)]
         return self._unchecked(text, raw.rstrip())
@@ -315,7 +311,7 @@ class ReadoutDecoder:
 
     def _unchecked(self, text: str | None, raw: bytes) -> Items:
         """Return a readout without checksum, if all speaks for it that can (see the module)."""
-        owes = self._kind is not _Kind.PUSH and self._owes_checksum is not None
+        owes = self._kind is not _PUSH and self._owes_checksum is not None
         if owes and self._meter in (self._owes_checksum, ""):
             message = f"a readout of {len(raw)} bytes has no checksum, though its meter sends one"
             return [CodecError(message, reason="bad-checksum", data=raw)]

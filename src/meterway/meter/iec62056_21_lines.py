@@ -127,23 +127,30 @@ def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
     ``strict`` is for readouts without checksum: a text where a number belongs, and what is not printable, is odd.
     """
     lines = Lines()
-    default_a = _HEAT_MEDIUM if "6." in text and _HEAT.search(text) else _ELECTRICITY
+    default_a = _HEAT_MEDIUM if _is_heat(text) else _ELECTRICITY
     reader = _Reader(lines, zone, default_a, strict=strict)
     append = lines.registers.append
     for code, number, unit, value, groups, rest in _SET.findall(text):
         known = _code(code, default_a) if code else None
         if known is None:
             reader.other(code, value, groups, rest, number, unit)
-        elif reader.in_profile:
+        elif groups or known.clock or reader.in_profile:
             reader.data_set(known, code, number, unit, value, groups)
-        elif unit and not groups and (name := _unit(unit)):
+        elif unit and (name := _unit(unit)):
             append(Register(known.obis, Decimal(number), name))
-        elif number and not unit and not groups and known.is_number:
-            append(Register(known.obis, Decimal(number)))
+        elif number and not unit:
+            append(Register(known.obis, Decimal(number) if known.is_number else number))
+        elif value.isalnum() and value.isascii() and not known.is_number:
+            append(Register(known.obis, value))
         else:
             reader.data_set(known, code, number, unit, value, groups)
     reader.finish()
     return lines
+
+
+def _is_heat(text: str) -> bool:
+    may_be = "6.26(" in text or "6.8(" in text or "6.26.0(" in text or "6.8.0(" in text
+    return may_be and _HEAT.search(text) is not None
 
 
 class _Reader:
