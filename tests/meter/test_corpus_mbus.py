@@ -111,29 +111,42 @@ def test_all_but_five_values_are_equal_to_those_of_libmbus() -> None:
     ]
 
 
-STATED_TOTALS = {
-    "total_m3": ("volume", "m3", 1),
-    "total_kwh": ("energy", "Wh", 1000),
-    "total_energy_consumption_kwh": ("energy", "Wh", 1000),
-    "frequency_hz": ("maker's 0B", "", 1),
-    "power_kw": ("power", "W", 1000),
-    "forward_c": ("flow temperature", "degreeCelsius", 1),
-    "return_c": ("return temperature", "degreeCelsius", 1),
-    "flow_m3h": ("volume flow", "m3/h", 1),
-    "target_m3": ("volume, storage 1", "m3", 1),
-    "temperature_c": ("external temperature", "degreeCelsius", 1),
-    "relative_humidity_rh": ("relative humidity", "%", 1),
+SUFFIXES = {
+    "_kwh": ("Wh", 1000),
+    "_kvarh": ("Wh", 1000),
+    "_kw": ("W", 1000),
+    "_m3": ("m3", 1),
+    "_m3h": ("m3/h", 1),
+    "_v": ("V", 1),
+    "_a": ("A", 1),
+    "_c": ("degreeCelsius", 1),
+    "_rh": ("%", 1),
+    "_hca": (None, 1),
 }
+"""Unit and factor of the values that wmbusmeters' tests state; the reactive ones come as Wh and W."""
+
+STATED_OTHERWISE = {"difference_c"}
+"""A difference has the unit K here."""
 
 
-@EVERY_CAPTURE
-def test_totals_are_those_the_source_states(capture: Capture) -> None:
-    for telegram in telegrams(capture):
-        found = {(register.name, register.unit): register.value for register in telegram.registers}
-        for key, (name, unit, factor) in STATED_TOTALS.items():
-            value = found.get((name, unit or None))
-            if key in capture.about and isinstance(value, Decimal):
-                assert float(value / factor) == pytest.approx(float(capture.about[key]), abs=1e-6)
+def test_values_are_those_wmbusmeters_states() -> None:
+    compared = 0
+    for capture in captures("mbus"):
+        if not capture.name.startswith("wmbusmeters_"):
+            continue
+        [telegram] = telegrams(capture)
+        for key, said in capture.about["expected"].items():
+            unit, factor = SUFFIXES.get("_" + key.rpartition("_")[2], ("", 0))
+            if not factor or key in STATED_OTHERWISE or said is None:
+                continue
+            found = [
+                float(r.value) / factor for r in telegram.registers if isinstance(r.value, Decimal) and r.unit == unit
+            ]
+            assert any(value == pytest.approx(said, rel=1e-6, abs=1e-6) for value in found), (capture.name, key, said)
+            compared += 1
+    if not compared:
+        pytest.skip("corpus not present")
+    assert compared > 150
 
 
 def pymeterbus_values(data: bytes) -> Iterator[tuple[object, str]]:

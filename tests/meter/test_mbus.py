@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meterway.core.obis import Obis
+from meterway.core.obis import CURRENT, Obis
+from meterway.core.properties import catalogue
 from meterway.meter.codec import CodecError
+from meterway.meter.family import family_names, load_family
 from meterway.meter.mbus import LIMIT_BYTES, MbusDecoder
 from meterway.meter.mbus_frames import long_frame, short_frame
+from meterway.meter.recognise import make_decoder, recognise
 from meterway.meter.telegram import Register, Telegram
 from meterway.meter.virtual.encode_mbus import (
     BCD8,
@@ -214,3 +217,49 @@ def test_master_frame_can_be_fed_in_any_piece_sizes() -> None:
     found = [item for start in range(0, len(stream), 3) for item in decoder.feed(stream[start : start + 3], 0.0)]
     assert [item.raw for item in found if isinstance(item, Telegram)] == [FRAME] * 3
     assert decoder.skipped_bytes == 6
+
+
+FAMILIES = [name for name in family_names() if name.startswith("mbus-")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sample_of_a_family_decodes_to_what_stands_beside_it(name: str) -> None:
+    family = load_family(name)
+    assert family.sample is not None
+    assert (family.line.baud, family.line.parity) == (2400, "E")
+    telegram = only(family.sample.telegram)
+    written = [
+        (str(r.obis).removesuffix("*255"), str(r.value), r.unit or "", *([r.time.isoformat()] if r.time else []))
+        for r in telegram.registers
+    ]
+    assert written == list(family.sample.registers)
+    report = check_codec(
+        lambda: MbusDecoder(BERLIN), family.sample.telegram, limit_bytes=LIMIT_BYTES, rounds=3, weak_checksum=True
+    )
+    assert report.telegrams == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_present_value_of_a_sample_has_a_property_or_is_named_as_none(name: str) -> None:
+    family = load_family(name)
+    assert family.sample is not None
+    for register in only(family.sample.telegram).registers:
+        rule = family.obis.get(str(register.obis).removesuffix("*255"))
+        if register.obis.f != CURRENT or register.obis[2:5] in ((1, 0, 0), (0, 9, 2), (96, 1, 0), (12, 0, 0)):
+            continue
+        found = catalogue().require(rule.property) if rule and rule.property else catalogue().for_obis(register.obis)
+        assert found or (rule and rule.ignore), register
+        assert not found or register.unit is None or found.check_unit(register.unit)
+
+
+def test_families_of_mbus_are_there() -> None:
+    media = {"heat", "cooling", "water", "gas", "electricity", "cost-allocator"}
+    assert {f"mbus-{medium}" for medium in media} <= set(FAMILIES)
+
+
+def test_mbus_is_recognised_among_the_protocols() -> None:
+    found = recognise(FRAME)
+    assert found is not None
+    assert found.protocol == "mbus"
+    [telegram] = make_decoder("mbus", BERLIN).feed(FRAME, 0.0)
+    assert telegram == only(FRAME)

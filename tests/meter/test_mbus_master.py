@@ -188,7 +188,7 @@ def test_application_is_reset_before_the_reading() -> None:
 )
 def test_wrong_meter_is_a_setup_error(options: dict[str, int], message: str) -> None:
     with pytest.raises(SetupError, match=message):
-        MbusMeter(**options)  # type: ignore[arg-type]
+        MbusMeter(**options)
 
 
 def headers(*numbers: str, device_type: int = 7) -> list[Header]:
