@@ -30,6 +30,8 @@ from support.brokers import free_port
 from support.postgres import Server, create_database, drop_database
 
 COMMAND = [sys.executable, "-m", "meterway"]
+_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
+"""Ends a process with the test run that started it, even when that is killed."""
 IN_TIME_S = 60.0
 _LOOK_S = 0.05
 
@@ -51,7 +53,7 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(list(command), stdout=out, stderr=err, start_new_session=True)
+            self._process = subprocess.Popen([*_WITH_US, *command], stdout=out, stderr=err, start_new_session=True)
 
     @property
     def pid(self) -> int:
