@@ -95,9 +95,9 @@ def read_sealed(data: bytes, at: int = 0, *, title: bytes = b"") -> Sealed:
 class Opener:
     """Opens what the meters on one line seal, and remembers what it must to refuse replays.
 
-    ``open`` decrypts; what makes sense is then given to ``accept``, which refuses a counter that did not rise, and, once
-    a tag held, what has none. After that ``accepted`` tells that plain telegrams are no longer to be trusted. Kept in
-    memory: a restart begins anew.
+    ``open`` decrypts; what makes sense is then given to ``accept``, which refuses a counter that did not rise and, once
+    a tag held, what has none. After that ``accepted`` tells that plain telegrams are no longer to be trusted. Kept
+    in memory: a restart begins anew.
     """
 
     def __init__(self, keys: Keys, *, fixed: Sequence[bytes] = (), accept_repeats: bool = False) -> None:
