@@ -1,9 +1,9 @@
 """Codecs beside named peers: telegrams a second on one core, the same bytes in the same run.
 
-P1 beside dsmr-parser, SML beside pysml; IEC 62056-21 readouts (captures and our families' own) alone. Bytes come in
-pieces of 64, as from a serial line. P1 telegrams are those of our families, each with fresh digits, so that nobody
-gains by remembering; SML telegrams are captures (and the families' own), as SML has no digits that could be changed in
-place. Time is this thread's, the best of some rounds.
+P1 beside dsmr-parser, SML beside pysml, M-Bus beside pyMeterBus; IEC 62056-21 readouts (captures and our families'
+own) alone. Bytes come in pieces of 64, as from a serial line. P1 telegrams are those of our families, each with fresh
+digits, so that nobody gains by remembering; SML and M-Bus telegrams are captures (and the families' own), as they have
+no digits that could be changed in place. Time is this thread's, the best of some rounds.
 
 dsmr-parser is told the dialect of each telegram, which it needs; ours is not.
 """
@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from meterway.meter.codec import Decoder
 from meterway.meter.crc import crc16_arc
 from meterway.meter.family import family_names, load_family
 from meterway.meter.iec62056_21 import ReadoutDecoder
+from meterway.meter.mbus import MbusDecoder
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
 from meterway.meter.telegram import Telegram
@@ -53,15 +55,17 @@ class Input(NamedTuple):
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Measure; `p1` or `sml` among the arguments leaves out the other."""
+    """Measure; one of `p1`, `sml` and `mbus` as an argument leaves out the others."""
     print(f"{'input':32}{'decoder':14}{'telegrams/s':>12}{'values/s':>12}{'MB/s':>8}{'telegrams':>14}{'ratio':>8}")
-    if "sml" not in arguments:
+    if not {"sml", "mbus"} & set(arguments):
         for family in (name for name in family_names() if name in DIALECTS):
             p1(family)
-    if "p1" not in arguments:
+    if not {"p1", "mbus"} & set(arguments):
         sml()
     if not arguments:
         readouts()
+    if not arguments or "mbus" in arguments:
+        mbus()
 
 
 def p1(family_name: str) -> None:
@@ -79,7 +83,7 @@ def p1(family_name: str) -> None:
 
 def sml() -> None:
     """Compare on each captured SML telegram and on those of our families."""
-    source = Input("sml captures and families", sml_telegrams())
+    source = Input("sml captures and families", captured("sml", SmlDecoder))
     compare(source, {"meterway": lambda chunks: ours(SmlDecoder(), chunks), "pysml": pysml})
 
 
@@ -87,6 +91,12 @@ def readouts() -> None:
     """Measure on each captured IEC 62056-21 readout and on those of our families."""
     source = Input("readouts, captures and families", readout_telegrams())
     compare(source, {"meterway": lambda chunks: ours(ReadoutDecoder(ZoneInfo("Europe/Berlin")), chunks)})
+
+
+def mbus() -> None:
+    """Compare on each captured answer of an M-Bus meter and on those of our families."""
+    source = Input("mbus captures and families", captured("mbus", lambda: MbusDecoder(UTC)))
+    compare(source, {"meterway": lambda chunks: ours(MbusDecoder(UTC), chunks), "pyMeterBus": pymeterbus})
 
 
 def compare(source: Input, decoders: dict[str, Callable[[list[bytes]], Counts]]) -> None:
@@ -202,13 +212,32 @@ def readout_telegrams() -> list[bytes]:
     return [data for data in whole for _ in range(TELEGRAMS // len(whole))] if whole else []
 
 
-def sml_telegrams() -> list[bytes]:
-    """Return each SML telegram there is, several times over."""
+def pymeterbus(chunks: Iterable[bytes]) -> Counts:
+    """It has no framer: the long frames are cut out for it by their length, which costs next to nothing."""
+    import meterbus
+
+    buffered = b""
+    telegrams = values = 0
+    for chunk in chunks:
+        buffered += chunk
+        while len(buffered) > 1 and len(buffered) >= (size := buffered[1] + 6):
+            frame, buffered = buffered[:size], buffered[size:]
+            try:
+                records = [(record.value, record.unit) for record in meterbus.load(frame).records]
+            except Exception:  # noqa: BLE001, S112 - it raises on some real telegrams; they count as not decoded
+                continue
+            telegrams += 1
+            values += len(records)
+    return telegrams, values
+
+
+def captured(protocol: str, make_decoder: Callable[[], Decoder]) -> list[bytes]:
+    """Return each telegram of a protocol that there is, several times over."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     from support.corpus import captures
 
-    found = [capture.data for capture in captures("sml")]
-    samples = [load_family(name).sample for name in family_names() if name.startswith("sml-")]
+    found = [capture.data for capture in captures(protocol)]
+    samples = [load_family(name).sample for name in family_names() if name.startswith(f"{protocol}-")]
     found += [sample.telegram for sample in samples if sample]
-    whole = [data for data in found if ours(SmlDecoder(), [data])[0] == 1]
+    whole = [data for data in found if ours(make_decoder(), [data])[0] == 1]
     return whole * (TELEGRAMS // len(whole)) if whole else []
