@@ -34,6 +34,8 @@ LIMIT_UNMAPPED = 256
 
 _MBUS_CHANNELS = range(1, 5)
 _CLOCK = (1, 0, 0)
+"""Groups C, D, E; of heat, water and other media they are energy and volume."""
+_LAST_MEDIUM_WITH_CLOCK = 1
 
 UNVERIFIED = "unverified"
 """Fault code of a reading that was encrypted, and that nothing proves to be the meter's (``Telegram.verified``)."""
@@ -152,7 +154,7 @@ class Mapper:
             value = self._value(part, register, time)
             if value is not None:
                 values.setdefault(value.property_id, value)
-        if all(value.unit is None for value in values.values()):
+        if all(value.unit is None and not _is_register(value) for value in values.values()):
             return None
         for value in part.static:
             values.setdefault(value.property_id, value)
@@ -209,7 +211,8 @@ class Mapper:
             return None
         if rule is not None and rule.property is not None:
             return _Target(self._require(rule.property), Decimal(rule.factor))
-        if obis[2:5] == _CLOCK or not obis.is_current:
+        is_clock = obis.a <= _LAST_MEDIUM_WITH_CLOCK and obis[2:5] == _CLOCK
+        if is_clock or not obis.is_current:
             return None
         found = catalogue().for_obis(obis, part.medium or Medium.ELECTRICITY)
         if found is None:
@@ -238,6 +241,11 @@ class Mapper:
                 number = Decimal(str(value))
                 made.append(PropertyValue(found.property_id, numerical_value=number, unit=found.unit))
         return tuple(made)
+
+
+def _is_register(value: PropertyValue) -> bool:
+    """Return whether it is worth a reading though it has no unit: a heat cost allocator has nothing else."""
+    return catalogue().require(value.property_id).kind is Kind.REGISTER
 
 
 def _rule(rule: str | ObisRule) -> ObisRule:
