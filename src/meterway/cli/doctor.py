@@ -16,6 +16,9 @@ from meterway.core.errors import MeterwayError
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOW_DISK_BYTES = 1 << 30
+_FOLDERS = frozenset({"data_dir", "spool_dir", "embedded"})
+_SECRETS = frozenset({"password_file", "dsn_file", "key_file", "authentication_key_file"})
+"""Keys of a configuration, whichever table they stand in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ async def _configuration(path: Path) -> list[Check]:
     checks = [Check(name, ok=True, detail=f"a configuration for `meterway {component}`")]
     for found in _walk(config):
         checks.extend(await _part(found))
+        checks.extend(_files(found))
     return checks
 
 
@@ -131,8 +135,17 @@ async def _part(table: msgspec.Struct) -> list[Check]:
         return [await _reachable("meter", table.host, table.port, "is the gateway powered and on this network?")]
     if isinstance(table, SerialSource):
         return [Check("meter", ok=table.port.exists(), detail=str(table.port), fix="plug it in, or correct `port`")]
-    folder = getattr(table, "directory", None) or getattr(table, "data_dir", None)
-    return [_folder(folder)] if isinstance(folder, Path) else []
+    return []
+
+
+def _files(table: msgspec.Struct) -> Iterator[Check]:
+    """The folders and secrets that a table names."""
+    for name in table.__struct_fields__:
+        path = getattr(table, name)
+        if isinstance(path, Path) and name in _FOLDERS:
+            yield _folder(path)
+        if isinstance(path, Path) and name in _SECRETS:
+            yield _secret(name, path)
 
 
 async def _broker(config: object) -> Check:
@@ -168,3 +181,15 @@ def _folder(folder: Path) -> Check:
     free_bytes = shutil.disk_usage(existing).free
     detail = f"{folder} can be written, {free_bytes / (1 << 30):.1f} GiB free"
     return Check("folder", ok=free_bytes > _LOW_DISK_BYTES, detail=detail, fix="make room: the spool needs 1 GiB")
+
+
+def _secret(name: str, path: Path) -> Check:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return Check(name, ok=False, detail=f"{path}: {error.strerror}", fix=f"correct `{name}`, or write the file")
+    if not os.access(path, os.R_OK):
+        return Check(name, ok=False, detail=f"{path} may not be read", fix=f"sudo chown $USER {path}")
+    if mode & 0o007:
+        return Check(name, ok=False, detail=f"{path} is open to every user of this machine", fix=f"chmod 600 {path}")
+    return Check(name, ok=True, detail=f"{path} can be read, and not by everybody")
