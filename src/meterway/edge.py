@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from meterway.adapter.config import AdapterConfig, MeterConfig
-from meterway.bus.broker import embedded_broker
+from meterway.bus.broker import embedded_broker, write_private
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import Table, dump_config
@@ -80,10 +80,14 @@ def concentrator_config(config: EdgeConfig, broker: BrokerConfig) -> Concentrato
 
 
 def component(name: str, config: msgspec.Struct, folder: Path) -> Command:
-    """Return how to run the component ``name`` (``cloud``) with ``config``, which is written into ``folder``."""
+    """Return how to run the component ``name`` (``cloud``) with ``config``, which is written into ``folder``.
+
+    The folder is made, and file and folder are our own: a configuration can say who lives where.
+    """
     component_name, _, _ = name.partition("-")
     path = folder / f"{name}.toml"
-    path.write_text(dump_config(config), encoding="utf-8")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, dump_config(config))
     arguments = [sys.executable, "-m", "meterway", component_name, "--config", str(path), "--json"]
     return Command(name=name, arguments=arguments)
 
@@ -95,7 +99,6 @@ async def run(config: EdgeConfig, *, ready: Callable[[], None]) -> None:
         SetupError: a process cannot be started.
     """
     folder = config.data_dir / "config"
-    folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         broker = config.broker
         if broker is None:

@@ -1,11 +1,17 @@
 """What the disk does to a start: a sentence or going on, never a traceback."""
 
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+
+from meterway.bus.bus import BrokerConfig
+from meterway.concentrator.config import ConcentratorConfig
+from meterway.core.config import load_config
+from meterway.edge import component
 
 EDGE = """
 data_dir = "{folder}"
@@ -50,3 +56,14 @@ def test_a_demo_goes_on_without_its_note_of_the_meters_time(tmp_path: Path) -> N
     result = meterway("demo", "--duration", "1", "--meters", "1", "--data-dir", tmp_path, "--json")
     assert result.returncode == 0, result.stderr
     assert msgspec.json.decode(result.stdout.splitlines()[-1])["missing"] == 0
+
+
+def test_the_configuration_of_a_component_is_only_ours_to_read(tmp_path: Path) -> None:
+    folder = tmp_path / "config"
+    config = ConcentratorConfig(id="c", cloud=BrokerConfig(), spool_dir=tmp_path / "spool")
+    for _ in range(2):
+        command = component("concentrator", config, folder)
+        assert str(folder / "concentrator.toml") in command.arguments
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "concentrator.toml").stat().st_mode) == 0o600
+    assert load_config((folder / "concentrator.toml").read_text(), ConcentratorConfig, where="it") == config

@@ -122,12 +122,12 @@ class EmbeddedBroker:
     def _write_files(self) -> None:
         """Write what nats-server reads, and what clients need."""
         self.port = _choose_port(self._wanted_port, self._data_dir / "port")
-        _write_private(self._data_dir / "port", f"{self.port}\n")
+        write_private(self._data_dir / "port", f"{self.port}\n")
         passwords: dict[User, str] = {
             "meterway": _password(self._data_dir / "meterway.password"),
             "observer": _password(self._data_dir / "observer.password"),
         }
-        _write_private(
+        write_private(
             self._data_dir / "nats.conf",
             nats_config(
                 port=self.port,
@@ -243,11 +243,11 @@ def _is_free(port: int) -> bool:
 def _password(path: Path) -> str:
     """Return the password in ``path``, which is made at the first run."""
     if not path.exists():
-        _write_private(path, secrets.token_urlsafe(24) + "\n")
+        write_private(path, secrets.token_urlsafe(24) + "\n")
     return path.read_text().strip()
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Replace ``path`` as a whole, readable by its owner only."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)

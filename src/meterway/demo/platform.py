@@ -100,7 +100,6 @@ class Platform:
         Raises:
             SetupError: something cannot be started; says what.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             await self._stack.enter_async_context(self.broker)
             await self._start_cloud()

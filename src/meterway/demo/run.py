@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from meterway.bus.broker import write_private
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core.topics import SpecificTopic
@@ -78,9 +79,7 @@ async def watching(platform: Platform) -> AsyncIterator[Watcher]:
 def write_note(platform: Platform) -> Path:
     """Write ``demo.json`` beside the data, readable by its owner only."""
     path = platform.options.data_dir / "demo.json"
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(platform.note()), indent=2) + b"\n")
+    write_private(path, msgspec.json.format(msgspec.json.encode(platform.note()), indent=2).decode() + "\n")
     return path
 
 
