@@ -25,7 +25,7 @@ import msgspec
 
 from meterway.core.config import Table
 from meterway.core.obis import Obis
-from meterway.core.units import DLMS_UNITS, find_unit
+from meterway.core.units import DLMS_UNITS, find_unit, plain
 from meterway.meter.axdr import Element, Enum, GrammarError
 from meterway.meter.telegram import Register
 
@@ -129,19 +129,14 @@ class _Found:
 
     def add(self, obis: Obis, value: Element, scaler_unit: Element = None, at: datetime | None = None) -> None:
         """Take a value; ``scaler_unit`` is a list of the two where the meter sent it."""
-        if isinstance(value, int):
+        if isinstance(value, int | Decimal):
             self.registers.append(self._number(obis, value, scaler_unit, at))
-        elif isinstance(value, Decimal):
-            number = self._number(obis, 0, scaler_unit, at)
-            exponent = number.value.as_tuple().exponent if isinstance(number.value, Decimal) else 0
-            scaled = value.scaleb(exponent if isinstance(exponent, int) else 0, _EXACT)
-            self.registers.append(Register(obis, scaled, number.unit, at))
         elif isinstance(value, bytes):
             self._octets(obis, value)
         elif isinstance(value, str):
             self.registers.append(Register(obis, _printable(value.rstrip("\0"))))
 
-    def _number(self, obis: Obis, value: int, scaler_unit: Element, at: datetime | None) -> Register:
+    def _number(self, obis: Obis, value: int | Decimal, scaler_unit: Element, at: datetime | None) -> Register:
         match scaler_unit:
             case [int(sent), Enum() as code]:
                 unit, scaler = _sent(sent, code)
@@ -149,9 +144,8 @@ class _Found:
                 unit, scaler = _assumed(obis.c, obis.d, self.rule)
         if not scaler:
             return Register(obis, Decimal(value), unit, at)
-        if scaler < 0:
-            return Register(obis, Decimal(value).scaleb(scaler, _EXACT), unit, at)
-        return Register(obis, Decimal(value * 10**scaler), unit, at)
+        scaled = Decimal(value).scaleb(scaler, _EXACT)
+        return Register(obis, scaled if scaler < 0 else plain(scaled), unit, at)
 
     def _octets(self, obis: Obis, octets: bytes) -> None:
         time = clock(octets, self.zone) if len(octets) == _TIME_BYTES else None
