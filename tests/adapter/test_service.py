@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,21 @@ import msgspec
 import pytest
 
 from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource, TcpSource
+from meterway.adapter.mapping import Mapper
+from meterway.adapter.outlet import Outlet
+from meterway.adapter.reader import MeterReader
+from meterway.adapter.service import keep_reading
+from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core import receipts
 from meterway.core.config import dump_config
 from meterway.core.topics import receipt_topic
+from meterway.delivery.spool import Spool
+from meterway.meter.codec import CodecError
 from meterway.meter.crc import crc16_arc
 from meterway.meter.family import load_family
+from meterway.meter.telegram import Telegram
 from meterway.process import ChildProcess, Command
 from support.brokers import RunningBroker
 
@@ -180,6 +191,43 @@ async def test_a_meter_whose_readings_are_refused_says_so(tmp_path: Path, broker
         status = next(each for each in seen.of("status") if "was refused" in each.get("detail", ""))
         assert status["state"] == "waiting"
         assert "is not in the years 2000 to 2100" in status["detail"]
+
+
+class BrokenDecoder:
+    """A codec that breaks its promise never to raise."""
+
+    skipped_bytes = 0
+    buffered_bytes = 0
+
+    def feed(self, data: bytes, now: float) -> list[Telegram | CodecError]:
+        raise ZeroDivisionError(len(data), now)
+
+    def idle(self, now: float) -> list[Telegram | CodecError]:
+        raise ZeroDivisionError(now)
+
+
+async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBroker) -> None:
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(speaking(at(1)))
+        seen = await stack.enter_async_context(concentrating(broker))
+        spool = await stack.enter_async_context(Spool(tmp_path / "spool", count_topics=True))
+        now = partial(datetime.now, UTC)
+        sessions = await stack.enter_async_context(StatusSessions(broker.config, "a", now))
+        meter, family = MeterConfig(id=METER, source=source), load_family("p1-generic")
+        reader = MeterReader(
+            meter,
+            family,
+            Outlet(spool),
+            sessions,
+            mapper=Mapper(meter, family),
+            decoder=BrokenDecoder(),
+            wall=now,
+            monotonic=time.monotonic,
+        )
+        reading = asyncio.create_task(keep_reading(METER, reader))
+        await seen.until(lambda: any("(ZeroDivisionError)" in each.get("detail", "") for each in seen.of("status")))
+        assert seen.of("status")[-1]["state"] == "offline"
+        reading.cancel()
 
 
 async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> None:

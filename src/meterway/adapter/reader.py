@@ -91,6 +91,12 @@ class MeterReader:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
+    def say_failed(self, error_name: str) -> None:
+        """Say that reading failed in a way that was not foreseen."""
+        self._counters["failures"] += 1
+        detail = f"a defect of Meterway ({error_name}); the adapter's log says more, and it tries again by itself"
+        self._say("offline", detail)
+
     async def _read(self, link: source.Link) -> None:
         decoder = self._decoder
         alive = self._monotonic()

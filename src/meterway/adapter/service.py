@@ -64,7 +64,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
                 reader = MeterReader(
                     meter, family, outlet, sessions, mapper=mapper, decoder=decoder, wall=wall, monotonic=time.monotonic
                 )
-                tasks.create_task(_keep_reading(meter.id, reader), name=f"meterway.adapter.meter.{meter.id}")
+                tasks.create_task(keep_reading(meter.id, reader), name=f"meterway.adapter.meter.{meter.id}")
             ready()
 
 
@@ -76,13 +76,14 @@ def _decoder(meter: MeterConfig, family: Family) -> Decoder:
     return make_decoder(family.protocol, zone, family.quirks, keys=keys, lists=lists)
 
 
-async def _keep_reading(meter_id: str, reader: MeterReader) -> None:
-    """Read one meter; whatever fails there must not stop the others."""
+async def keep_reading(meter_id: str, reader: MeterReader) -> None:
+    """Read one meter; whatever fails there must not stop the others, and is said in its status."""
     while True:
         try:
             await reader.run()
-        except Exception:  # noqa: BLE001 - the last resort of a long-running process
+        except Exception as error:  # noqa: BLE001 - the last resort of a long-running process
             _log.exception("! meter %s: reading failed; trying again in %.0f s", meter_id, LONGEST_DELAY_S)
+            reader.say_failed(type(error).__name__)
             await asyncio.sleep(LONGEST_DELAY_S)
         else:
             return
