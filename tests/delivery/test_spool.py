@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -224,6 +225,7 @@ async def test_a_corrupted_byte_costs_one_message_which_is_counted_and_kept_asid
             assert target.topic_state("t0") == TopicState(30, b"29")
             assert target.pending == 29
         (kept,) = tmp_path.glob("*.corrupt")
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert payload(13)[1:] in kept.read_bytes()
 
 

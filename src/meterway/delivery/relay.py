@@ -83,12 +83,15 @@ class Relay:
             await waiter
 
     def on_receipt(self, payload: bytes) -> None:
-        """Take a receipt; a bad one is counted, and what it should have said is sent and confirmed again."""
+        """Take a receipt; a bad one is counted, and what it should have said is sent and confirmed again.
+
+        Anybody may be who sends bad ones, so only the first is logged as a warning.
+        """
         try:
             digests = receipts.decode(payload)
         except BadDataError as error:
             self._count_bad += 1
-            _log.warning("! %s", error)
+            _log.log(logging.WARNING if self._count_bad == 1 else logging.DEBUG, "! %s", error)
             return
         now_s = self._loop.time()
         found = [position for digest in digests if (position := self._flight.confirm(digest, now_s)) is not None]

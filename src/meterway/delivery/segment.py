@@ -167,12 +167,16 @@ def keep_damage(segment: Segment, damage: Damage) -> None:
         kept_bytes = sum(path.stat().st_size for path in segment.path.parent.glob("*.corrupt"))
         if target.exists() or kept_bytes + damage.size_bytes > LIMIT_KEPT_BYTES:
             return
-        with segment.path.open("rb") as file:
+        with segment.path.open("rb") as file, open(target, "xb", opener=_private) as kept:
             file.seek(damage.offset)
-            target.write_bytes(file.read(damage.size_bytes))
+            kept.write(file.read(damage.size_bytes))
     except OSError:
         # A full or failing disk: the damage is counted all the same.
         return
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def sync_directory(directory: Path) -> None:
