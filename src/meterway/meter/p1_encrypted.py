@@ -35,7 +35,7 @@ LIMIT_BYTES: Final = LIMIT_FRAME_BYTES + _LIMIT_CHUNK_BYTES + _CLEAR_BYTES + p1.
 _TITLE_END: Final = 10
 _HEADER = re.compile(rb"\xdb\x08[A-Za-z]{3}.{5}(?:\x81.|\x82..)[\x10\x11\x20\x21\x30\x31]", re.DOTALL)
 _UNDECIDED = re.compile(rb"\xdb(?:\x08.{0,11})?\Z", re.DOTALL)
-_IDENTIFICATION = re.compile(rb"(/[A-Za-z]{3}[ -~]{0,92})[\r\n]+\Z")
+_IDENTIFICATION = re.compile(rb"(/[A-Za-z]{3}[ -.0-~]{0,92})[\r\n]+\Z")
 _PLAIN_START = re.compile(rb"(?:/[A-Za-z]{3}|\d{1,3}-\d{1,3}:\d)[ -~]*[\r\n]+[\r\n -~]{16}")
 """How a telegram begins; what a wrong key makes of one does not."""
 
