@@ -1,6 +1,7 @@
 """The doctor looks at the folders and secrets that a configuration names."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,26 @@ def test_a_secret_that_is_not_there_fails(tmp_path: Path) -> None:
     ok, said = checks(tmp_path, spool=tmp_path, secret=tmp_path / "nothing")["password_file"]
     assert not ok
     assert "No such file or directory" in said
+
+
+def test_a_port_in_use_by_something_else_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "cloud.toml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        config.write_text(f'[embedded_broker]\ndata_dir = "{tmp_path}"\n[http]\nport = {port}\n')
+        result = CliRunner().invoke(doctor, ["--json", "--config", str(config)], env={"METERWAY_DSN": "postgresql:///"})
+    lines = {line["check"]: line for line in map(json.loads, result.output.splitlines())}
+    assert result.exit_code == 1
+    assert (lines["http"]["ok"], lines["http"]["fix"]) == (False, "choose another `port` under [http]")
+    assert lines["database"]["ok"] is False
+    assert "broker" not in lines
+
+
+def test_a_wrong_file_is_named_once(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor, ["--json", "--config", str(tmp_path / "nosuch.toml")])
+    last = json.loads(result.output.splitlines()[-1])
+    assert (last["check"], last["detail"]) == (
+        str(tmp_path / "nosuch.toml"),
+        "cannot be read: No such file or directory",
+    )

@@ -59,3 +59,7 @@ def test_a_table_is_converted_the_same_way() -> None:
 def test_a_written_configuration_reads_as_the_same() -> None:
     config = Outer("a", (Inner(300), Inner(2400, Path("/run/key"))))
     assert load_config(dump_config(config), Outer, where="x") == config
+
+
+def test_a_key_that_stands_in_another_table_is_not_suggested_as_itself() -> None:
+    assert problem('name = "a"\nbaud = 9600').endswith("it stands in another table, see docs/config.md")

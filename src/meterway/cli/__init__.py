@@ -7,7 +7,7 @@ import click
 
 from meterway import __version__
 from meterway.cli.output import fail
-from meterway.core.errors import MeterwayError
+from meterway.core.errors import MeterwayError, SetupError
 
 _COMMANDS = {
     "demo": "meterway.cli.demo:demo",
@@ -53,15 +53,18 @@ def root() -> None:
 def main() -> None:
     """Run the command line; errors of ours become one sentence on stderr and an exit code."""
     try:
-        root(standalone_mode=False)
+        root(prog_name="meterway", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        sys.stderr.write(f"{help_wanted.format_message()}\n")
+        sys.exit(2)
     except click.ClickException as error:
         fail(error.format_message(), code=2, usage=error)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except MeterwayError as error:
-        fail(str(error), code=2 if type(error).__name__ == "SetupError" else 1)
+        fail(str(error), code=2 if isinstance(error, SetupError) else 1)
     except OSError as error:
         if error.filename is None:
             raise

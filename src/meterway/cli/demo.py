@@ -19,6 +19,7 @@ import click
 
 from meterway.cli.output import json_option, print_json, start_logging
 from meterway.core.errors import SetupError
+from meterway.meter.virtual.faults import parse_faults
 
 if TYPE_CHECKING:
     from meterway.demo.count import Count
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _SHOW_INTERVAL_S = 2.0
 
 
-@click.command()
+@click.command(short_help="The whole platform with virtual meters, and a page that ticks.")
 @click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Stop, count and leave after S seconds.")
 @click.option("--meters", type=click.IntRange(1, 2000), default=4, show_default=True, help="How many virtual meters.")
 @click.option(
@@ -69,6 +70,7 @@ def demo(
       meterway demo --duration 30 --fault noise=0.05 --json
     """
     start_logging(level=logging.INFO if verbose else logging.WARNING)
+    parse_faults(faults)
     with _data_dir(data_dir, keep=duration_s is None or data_dir is not None) as folder:
         from meterway.demo.platform import Options
 

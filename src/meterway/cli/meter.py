@@ -6,7 +6,7 @@ from meterway.cli.output import json_option, print_json
 from meterway.cli.virtual import virtual
 
 
-@click.group()
+@click.group(short_help="Virtual meters, and the families of real ones.")
 def meter() -> None:
     """Virtual meters, and the families of real ones."""
 
@@ -14,13 +14,17 @@ def meter() -> None:
 meter.add_command(virtual)
 
 
-@meter.command()
+@meter.command(short_help="List the families that a configuration may name.")
 @json_option
 def families(*, as_json: bool) -> None:
-    """List the families of meters that `family = ...` in an adapter's configuration may name."""
+    """List the families of meters that `family = ...` in an adapter's configuration may name.
+
+    Those in /etc/meterway/families are listed too; one of the same name comes before Meterway's own.
+    """
+    from meterway.adapter.service import FAMILY_FOLDERS
     from meterway.meter.family import family_names, load_family
 
-    for family in (load_family(name) for name in family_names()):
+    for family in (load_family(name, FAMILY_FOLDERS) for name in family_names(FAMILY_FOLDERS)):
         if as_json:
             print_json({"name": family.name, "protocol": family.protocol, "title": family.title})
         else:

@@ -7,15 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from pathlib import Path
 from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import click
 import msgspec
 
-from meterway.core.config import Config, load_config
-from meterway.core.errors import BadDataError, SetupError
+from meterway.core.errors import BadDataError
 from meterway.core.zones import find_zone
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -64,19 +62,6 @@ def fail(message: str, *, code: int, usage: click.ClickException | None = None) 
     hint = f"\nTry: {context.command_path} --help" if context else ""
     sys.stderr.write(f"meterway: {message}{hint}\n")
     sys.exit(code)
-
-
-def read_config(path: Path, kind: type[Config]) -> Config:
-    """Return the configuration in a file.
-
-    Raises:
-        SetupError: it cannot be read, or says something that is not understood.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path}: cannot be read: {error}") from error
-    return load_config(text, kind, where=str(path))
 
 
 def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = False) -> None:

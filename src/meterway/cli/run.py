@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from meterway.cli.output import json_option, read_config, run_service
+from meterway.cli.config import read_config
+from meterway.cli.output import json_option, run_service
 
 
 def _component(command: Callable[..., None]) -> Callable[..., None]:
@@ -23,7 +24,7 @@ def _component(command: Callable[..., None]) -> Callable[..., None]:
     return json_option(command)
 
 
-@click.command()
+@click.command(short_help="Read meters and publish their readings.")
 @_component
 def adapter(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     """Read meters and publish smartMeterMessage/[smartMeterId]/[specificTopic].
@@ -39,7 +40,7 @@ def adapter(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     run_service(f"adapter {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
 
 
-@click.command()
+@click.command(short_help="Pass on what adapters publish, byte for byte.")
 @_component
 def concentrator(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     """Pass on smartMeterMessage/# to concentrator/[concentratorId]/..., byte for byte.
@@ -55,7 +56,7 @@ def concentrator(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     run_service(f"concentrator {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
 
 
-@click.command()
+@click.command(short_help="Store readings, answer queries, show the page.")
 @_component
 def cloud(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     """Take in concentrator/#, store it, answer queries and show the page.
@@ -71,7 +72,7 @@ def cloud(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     run_service("cloud", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
 
 
-@click.command()
+@click.command(short_help="Adapters and concentrator on one device, from one file.")
 @_component
 def edge(config_path: Path, *, verbose: bool, as_json: bool) -> None:
     """Run adapters and concentrator on this device from one file.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
-@click.command()
+@click.command(short_help="Meters that are not there, and speak like real ones.")
 @click.option(
     "--kind",
     "kinds",

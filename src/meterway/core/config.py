@@ -74,7 +74,10 @@ def _suggestion(message: str, kind: type[Any]) -> str:
     found = _UNKNOWN.search(message)
     if not found:
         return ""
-    near = get_close_matches(found["name"], sorted(_known_names(kind, set())), n=1, cutoff=0.5)
+    known = _known_names(kind, set())
+    if found["name"] in known:
+        return "; it stands in another table, see docs/config.md"
+    near = get_close_matches(found["name"], sorted(known), n=1, cutoff=0.5)
     return f"; did you mean `{near[0]}`?" if near else "; see docs/config.md for the keys there are"
 
 
