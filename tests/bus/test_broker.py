@@ -90,6 +90,16 @@ async def test_needs_the_password(tmp_path: Path) -> None:
         assert not await answers(BrokerConfig(url=broker.config().url, username="meterway", password_file=wrong))
 
 
+async def test_an_empty_password_is_replaced(tmp_path: Path) -> None:
+    for user in ("meterway", "observer"):
+        (tmp_path / f"{user}.password").touch()
+    async with EmbeddedBroker(tmp_path) as broker:
+        assert (tmp_path / "meterway.password").read_text().strip()
+        assert await answers(broker.config())
+        for user in ("meterway", "observer"):
+            assert not await answers(BrokerConfig(url=broker.config().url, username=user))
+
+
 async def test_port_passwords_and_messages_survive_a_restart(tmp_path: Path) -> None:
     async with EmbeddedBroker(tmp_path) as broker:
         config = broker.config()

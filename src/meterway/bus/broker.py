@@ -241,10 +241,13 @@ def _is_free(port: int) -> bool:
 
 
 def _password(path: Path) -> str:
-    """Return the password in ``path``, which is made at the first run."""
-    if not path.exists():
-        write_private(path, secrets.token_urlsafe(24) + "\n")
-    return path.read_text().strip()
+    """Return the password in ``path``, which is made at the first run, and anew if it is empty."""
+    with contextlib.suppress(FileNotFoundError):
+        if password := path.read_text().strip():
+            return password
+    password = secrets.token_urlsafe(24)
+    write_private(path, password + "\n")
+    return password
 
 
 def write_private(path: Path, text: str) -> None:
