@@ -25,12 +25,23 @@ from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core import receipts
 from meterway.core.config import dump_config
+from meterway.core.obis import Obis
 from meterway.core.topics import receipt_topic
 from meterway.delivery.spool import Spool
 from meterway.meter.codec import CodecError
 from meterway.meter.crc import crc16_arc
+from meterway.meter.dlms_security import seal
 from meterway.meter.family import load_family
+from meterway.meter.keys import Keys
 from meterway.meter.telegram import Telegram
+from meterway.meter.virtual.encode_dlms import (
+    date_time,
+    encode_hdlc,
+    encode_notification,
+    flat,
+    structure,
+    uint32,
+)
 from meterway.process import ChildProcess, Command
 from support.brokers import RunningBroker
 
@@ -256,3 +267,77 @@ async def test_an_unknown_family_stops_the_process_with_the_nearest_name(tmp_pat
     _, said = await process.communicate()
     assert process.returncode == 2
     assert "there is no family of meters `p1-genric`; did you mean `p1-generic`?" in said.decode()
+
+
+KEYS = Keys(bytes(range(16)), bytes(range(16, 32)))
+
+
+def encrypted(counter: int, *, energy_wh: int) -> bytes:
+    """A push of an E450 in Austria, whose values have no units."""
+    time_ = datetime(2026, 6, 5, 12, 0, counter, tzinfo=UTC)
+    values = flat([(Obis(1, 0, 1, 8, 0), uint32(energy_wh), None), (Obis(1, 0, 1, 7, 0), uint32(2718), None)])
+    apdu = encode_notification(counter, structure(*values), date_time(time_))
+    return encode_hdlc(seal(apdu, title=b"LGZ\x67\x00\x00\x00\x2a", counter=counter, keys=KEYS), most_bytes=60)
+
+
+def encrypted_meter(tmp_path: Path, source: TcpSource | ReplaySource, *keys: bytes | None) -> MeterConfig:
+    key_file = tmp_path / "meter.key"
+    key_file.write_text("\n".join(key.hex() for key in keys if key))
+    return MeterConfig(id=METER, source=source, family="dlms-lg-e450-austria", key_file=key_file)
+
+
+async def test_an_encrypted_meter_is_read_and_its_replays_are_refused(tmp_path: Path, broker: RunningBroker) -> None:
+    telegrams = encrypted(1, energy_wh=12345678), encrypted(2, energy_wh=12345679), encrypted(1, energy_wh=1)
+    file = tmp_path / "capture.bin"
+    file.write_bytes(b"".join(telegrams))
+    meter = encrypted_meter(tmp_path, ReplaySource(file=file), KEYS.encryption, KEYS.authentication)
+    async with concentrating(broker) as seen, adapter(tmp_path, broker, meter):
+        await seen.until(lambda: len(seen.of("readings")) == 2 and bool(seen.of("faults")))
+        first, second = seen.of("readings")
+        values = {each["operationalPropertyDefinition"]["propertyId"]: each for each in first["propertyValues"]}
+        assert (values["OBIS_1.8.0"]["numericalValue"], values["OBIS_1.8.0"]["unit"]) == (12345.678, "kWh")
+        assert (values["OBIS_1.7.0"]["numericalValue"], values["OBIS_1.7.0"]["unit"]) == (2.718, "kW")
+        assert first["readingTime"] == "2026-06-05T12:00:01Z"
+        assert first["faultCode"] is second["faultCode"] is None
+        assert [each["reason"] for each in seen.of("faults")] == ["replayed"]
+        assert not any(KEYS.encryption.hex().encode() in payload for _, payload in seen.messages if KEYS.encryption)
+
+
+async def test_without_the_authentication_key_readings_are_marked_unverified(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with speaking(encrypted(1, energy_wh=5)) as source, concentrating(broker) as seen:
+        async with adapter(tmp_path, broker, encrypted_meter(tmp_path, source, KEYS.encryption)):
+            await seen.until(lambda: bool(seen.of("readings")))
+        assert seen.of("readings")[0]["faultCode"] == "unverified"
+
+
+async def test_what_was_read_before_the_link_broke_cannot_be_replayed_after_it(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with speaking(encrypted(1, energy_wh=5)) as source, concentrating(broker) as seen:
+        meter = encrypted_meter(tmp_path, source, KEYS.encryption, KEYS.authentication)
+        async with adapter(tmp_path, broker, msgspec.structs.replace(meter, watchdog_s=0.3)):
+            await seen.until(lambda: any(each["reason"] == "replayed" for each in seen.of("faults")))
+        assert len(seen.of("readings")) == 1
+
+
+async def test_a_wrong_key_is_said_and_a_missing_key_file_stops_the_process(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with speaking(encrypted(1, energy_wh=5)) as source, concentrating(broker) as seen:
+        async with adapter(tmp_path, broker, encrypted_meter(tmp_path, source, bytes(16))):
+            await seen.until(lambda: bool(seen.of("faults")))
+        assert seen.of("faults")[0]["reason"] == "bad-key"
+        meter = encrypted_meter(tmp_path, source)
+        assert meter.key_file is not None
+        meter.key_file.unlink()
+        config = AdapterConfig(id="test", broker=broker.config, spool_dir=tmp_path / "other", meters=(meter,))
+        path = tmp_path / "adapter.toml"
+        path.write_text(dump_config(config))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "meterway", "adapter", "--config", str(path), stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+        assert process.returncode == 2
+        assert "meter.key: the key file cannot be read: No such file or directory" in said.decode()
