@@ -42,7 +42,7 @@ def _check(path: Path, *, as_json: bool) -> bool:
         if as_json:
             print_json({"file": str(path), "ok": False, "error": str(error)})
         else:
-            click.echo(str(error), err=True)
+            click.echo(f"meterway: {error}", err=True)
         return False
     if as_json:
         print_json({"file": str(path), "ok": True, "component": component})
@@ -90,7 +90,9 @@ def _read(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SetupError(f"{path}: cannot be read: it is not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{path}: not TOML: {error}") from error
 
 
