@@ -45,3 +45,15 @@ def test_a_file_for_another_component_is_recognised(tmp_path: Path) -> None:
     result = meterway("cloud", "--config", str(path))
     assert result.returncode == 2
     assert result.stderr.endswith("; the file looks like one for `meterway edge`\n")
+
+
+def test_a_command_whose_packages_are_not_installed_says_what_to_install(tmp_path: Path) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text('[database]\nembedded = "d"\n')
+    without = f"import sys; sys.modules['fastapi'] = None; sys.argv = ['meterway', 'cloud', '--config', '{path}']"
+    program = f"{without}; from meterway.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "meterway: fastapi is not installed; this command needs: pip install 'meterway[cloud,embedded]'\n"
+    )

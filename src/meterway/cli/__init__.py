@@ -65,6 +65,10 @@ def main() -> None:
         sys.exit(130)
     except MeterwayError as error:
         fail(str(error), code=2 if isinstance(error, SetupError) else 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "meterway").startswith("meterway"):
+            raise
+        fail(f"{error.name} is not installed; this command needs: pip install 'meterway[cloud,embedded]'", code=2)
     except OSError as error:
         if error.filename is None:
             raise

@@ -170,7 +170,7 @@ def _show(path: Path, protocol: str, telegrams: list[Telegram], errors: list[Cod
         table.add_column("value", justify="right")
         table.add_column("unit")
         table.add_column("property")
-        table.add_column("of its own time")
+        table.add_column("of its own time", overflow="fold")
         media = channel_media(telegram.registers)
         for register in telegram.registers:
             value = _shown(register.value) if isinstance(register.value, str) else plain(register.value)
