@@ -15,7 +15,7 @@ from meterway.meter.p1 import LIMIT_BYTES, P1Decoder
 from meterway.meter.telegram import Register, Telegram
 from meterway.testing import check_codec
 
-P1_FAMILIES = [name for name in family_names() if name.startswith("p1-")]
+P1_FAMILIES = [name for name in family_names() if load_family(name).protocol == "p1"]
 
 MINIMAL = 'title = "Test"\nprotocol = "p1"\ntimezone = "Europe/Amsterdam"\ninterval_s = 1\n'
 

@@ -81,8 +81,8 @@ def read_elements(data: bytes, at: int, count: int, depth: int = LIMIT_DEPTH) ->
                 end = at + 1 + size
                 append(int.from_bytes(data[at + 1 : end], "big", signed=tag in _SIGNED))
                 at = end
-            elif tag == OCTETS and data[at + 1] < 0x80:  # noqa: PLR2004 - a length of one byte
-                end = at + 2 + data[at + 1]
+            elif tag == OCTETS and (length := data[at + 1]) < 0x80:  # noqa: PLR2004 - a length of one byte
+                end = at + 2 + length
                 append(data[at + 2 : end])
                 at = end
             elif tag == _ENUM:
@@ -114,7 +114,7 @@ def read_list_head(data: bytes, at: int) -> tuple[int, int]:
     Raises:
         GrammarError: there is none, or it has more elements than bytes follow (``CutError``).
     """
-    if data[at : at + 1] not in (b"\x01", b"\x02"):
+    if at >= len(data) or data[at] not in (ARRAY, STRUCTURE):
         raise GrammarError(f"there is no array or structure at byte {at}")
     count, start = read_length(data, at + 1)
     if count > len(data) - start:

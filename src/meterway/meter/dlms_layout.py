@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from decimal import Context, Decimal
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -137,11 +137,10 @@ class _Found:
             self.registers.append(Register(obis, _printable(value.rstrip("\0"))))
 
     def _number(self, obis: Obis, value: int | Decimal, scaler_unit: Element, at: datetime | None) -> Register:
-        match scaler_unit:
-            case [int(sent), Enum() as code]:
-                unit, scaler = _sent(sent, code)
-            case _:
-                unit, scaler = _assumed(obis.c, obis.d, self.rule)
+        if _is_scaler_unit(scaler_unit):
+            unit, scaler = _sent(*scaler_unit)
+        else:
+            unit, scaler = _assumed(obis.c, obis.d, self.rule)
         if not scaler:
             return Register(obis, Decimal(value), unit, at)
         scaled = Decimal(value).scaleb(scaler, _EXACT)
@@ -212,7 +211,7 @@ def _flat(body: Sequence[Element], found: _Found) -> None:
     while at < len(body):
         element = body[at]
         after = body[at + 1] if at + 1 < len(body) else None
-        if _is_code(element) and isinstance(element, bytes) and at + 1 < len(body):
+        if _is_code(element) and at + 1 < len(body):
             unit = body[at + 2] if at + 2 < len(body) and _is_scaler_unit(body[at + 2]) else None
             found.add(Obis.from_bytes(element), after, unit)
             at += _PAIR if unit is None else _WITH_UNIT
@@ -227,9 +226,8 @@ def _flat(body: Sequence[Element], found: _Found) -> None:
 
 
 def _coded(element: list[Element], found: _Found) -> None:
-    if len(element) in (_PAIR, _WITH_UNIT) and isinstance(element[0], bytes) and _is_code(element[0]):
-        unit = element[2] if len(element) == _WITH_UNIT else None
-        found.add(Obis.from_bytes(element[0]), element[1], unit)
+    if len(element) in (_PAIR, _WITH_UNIT) and _is_code(element[0]):
+        found.add(Obis.from_bytes(element[0]), element[1], element[2] if len(element) == _WITH_UNIT else None)
 
 
 def _unnamed(element: bytes | str, found: _Found, *, is_first: bool, is_last: bool) -> None:
@@ -241,13 +239,18 @@ def _unnamed(element: bytes | str, found: _Found, *, is_first: bool, is_last: bo
         found.add(_METER_NUMBER, element)
 
 
-def _is_code(element: Element) -> bool:
+def _is_code(element: Element) -> TypeGuard[bytes]:
     """Return whether these may be the six octets of an OBIS code; a text of six letters cannot."""
     return isinstance(element, bytes) and len(element) == _OBIS_BYTES and element[0] <= _LAST_MEDIUM
 
 
-def _is_scaler_unit(element: Element) -> bool:
-    return isinstance(element, list) and len(element) == _PAIR and isinstance(element[1], Enum)
+def _is_scaler_unit(element: Element) -> TypeGuard[list[int]]:
+    return (
+        isinstance(element, list)
+        and len(element) == _PAIR
+        and isinstance(element[0], int)
+        and isinstance(element[1], Enum)
+    )
 
 
 def _is_descriptor(element: Element) -> bool:
