@@ -8,7 +8,11 @@ from click.testing import CliRunner, Result
 
 from meterway.cli.decode import decode
 from meterway.core.errors import SetupError
+from meterway.core.obis import Obis
+from meterway.meter.dlms_security import seal
 from meterway.meter.family import Sample, load_family
+from meterway.meter.keys import Keys
+from meterway.meter.virtual.encode_dlms import coded, encode_notification, structure, uint32
 
 
 def sample(name: str) -> Sample:
@@ -54,6 +58,17 @@ def test_missing_and_wrong_keys_are_told_apart(tmp_path: Path, key: str | None, 
     result = run(tmp_path, sample("dlms-lg-e450-austria").telegram, "--json", key=key)
     assert result.exit_code == 1
     assert [error["reason"] for error in msgspec.json.decode(result.output)["errors"]] == [reason]
+
+
+def test_long_push_without_a_frame_is_told_from_an_encrypted_p1_telegram(tmp_path: Path) -> None:
+    keys = Keys(bytes(range(16)), bytes(range(16, 32)))
+    body = structure(*coded([(Obis(1, 0, 1, 8, 0), uint32(number), (0, 30)) for number in range(40)]))
+    apdu = seal(encode_notification(1, body), title=b"MWY\x00\x00\x00\x00\x2a", counter=1, keys=keys)
+    key = "\n".join((bytes(range(16)).hex(), bytes(range(16, 32)).hex()))
+    for data, protocol in ((apdu, "dlms"), (sample("p1-luxembourg-encrypted").telegram, "p1-encrypted")):
+        answer = msgspec.json.decode(run(tmp_path, data, "--json", key=key).output)
+        assert answer["protocol"] == protocol
+    assert len(apdu) > 640
 
 
 def test_unverified_telegram_says_so_on_screen(tmp_path: Path) -> None:

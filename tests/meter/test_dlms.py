@@ -353,3 +353,25 @@ def test_slow_drip_of_garbage_stays_bounded() -> None:
         made.feed(b"\x0f", 0.0)
         assert made.buffered_bytes <= LIMIT_BYTES
     assert made.idle(1.0) == []
+
+
+def test_bare_push_is_out_when_the_next_begins() -> None:
+    made = decoder()
+    assert made.feed(push(1), 0.0) == []
+    assert kinds(made.feed(push(2), 0.0)) == ["1"]
+    assert kinds(made.feed(push(3)[:40], 0.0)) == ["2"]
+    assert kinds(made.feed(push(3)[40:], 0.0)) == []
+    assert kinds(made.idle(1.0)) == ["3"]
+    assert made.skipped_bytes == 0
+
+
+def test_bare_push_that_is_cut_by_the_next_gives_no_reading() -> None:
+    for end in range(1, len(APDU)):
+        assert kinds(decode(APDU[:end] + push(2) + push(3))) == ["2", "3"]
+
+
+def test_bare_pushes_are_not_looked_for_once_a_frame_was_seen() -> None:
+    made = decoder()
+    assert kinds(made.feed(encode_hdlc(push(1)), 0.0)) == ["1"]
+    assert made.feed(push(2), 0.0) + made.idle(1.0) == []
+    assert made.skipped_bytes == len(push(2))

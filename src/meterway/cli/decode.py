@@ -20,6 +20,8 @@ from meterway.meter.telegram import Register, Telegram, channel_media
 
 _LIMIT_BYTES = 64 << 20
 _ZONE = "Europe/Amsterdam"
+_ALIKE = {"dlms": "p1-encrypted", "p1-encrypted": "dlms"}
+"""Protocols whose ciphertext looks the same where nothing frames it: which one it is shows when it is decrypted."""
 
 
 @click.command()
@@ -86,17 +88,20 @@ def _read(path: Path) -> bytes:
 
 def _decode_file(path: Path, protocol: str | None, decoder_of: Callable[[str], Decoder], *, as_json: bool) -> bool:
     data = _read(path)
+    recognised = recognise(data) if protocol is None else None
     if protocol is None:
-        recognised = recognise(data)
         if recognised is None:
             return _nothing(path, f"no known protocol in these {len(data)} bytes", as_json=as_json)
         protocol = recognised.protocol
         if protocol not in PROTOCOLS:
             reason = f"{recognised.sign} was found; this release does not decode {protocol}"
             return _nothing(path, reason, as_json=as_json)
-    decoder = decoder_of(protocol)
-    items = [*decoder.feed(data, 0.0), *decoder.idle(1.0)]
+    decoder, items = _decoded(data, decoder_of(protocol))
     telegrams = [item for item in items if isinstance(item, Telegram)]
+    if recognised is not None and not telegrams and protocol in _ALIKE:
+        other, others = _decoded(data, decoder_of(_ALIKE[protocol]))
+        if telegrams := [item for item in others if isinstance(item, Telegram)]:
+            protocol, decoder, items = _ALIKE[protocol], other, others
     errors = [item for item in items if isinstance(item, CodecError)]
     if not items:
         message = f"no whole {protocol} telegram in these {len(data)} bytes"
@@ -116,6 +121,10 @@ def _decode_file(path: Path, protocol: str | None, decoder_of: Callable[[str], D
     else:
         _show(path, protocol, telegrams, errors, decoder.skipped_bytes)
     return bool(telegrams)
+
+
+def _decoded(data: bytes, decoder: Decoder) -> tuple[Decoder, list[Telegram | CodecError]]:
+    return decoder, [*decoder.feed(data, 0.0), *decoder.idle(1.0)]
 
 
 def _nothing(path: Path, reason: str, *, as_json: bool) -> bool:

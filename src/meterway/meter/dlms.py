@@ -21,9 +21,10 @@ from meterway.core.errors import BadDataError
 from meterway.meter import axdr
 from meterway.meter.axdr import CutError, Element, GrammarError
 from meterway.meter.codec import CodecError
+from meterway.meter.dlms_bare import BareReader
 from meterway.meter.dlms_layout import Data, PushList, clock, read_attributes, read_layout
 from meterway.meter.dlms_security import GENERAL, SERVICE, Opener, Sealed, SealedError, read_sealed
-from meterway.meter.dlms_segments import LIMIT_MESSAGE_BYTES, LLC_HEADERS, Joiner, Message
+from meterway.meter.dlms_segments import LIMIT_MESSAGE_BYTES, Joiner, Message
 from meterway.meter.dlms_transport import LIMIT_FRAME_BYTES, Framer, Piece
 from meterway.meter.keys import NO_KEYS, Keys
 from meterway.meter.telegram import Register, Telegram
@@ -36,21 +37,6 @@ _EVENT: Final = 0xC2
 _INVOKE_END: Final = 5
 _TIME_BYTES: Final = 12
 _DESCRIPTOR_BYTES: Final = 9
-
-_BARE = re.compile(
-    rb"(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x0c.{12}|\x09\x0c.{12})[\x01\x02]|[\xdb\xdc]\x08[A-Z]{3})", re.DOTALL
-)
-"""How an APDU begins that nothing frames."""
-
-BARE_PUSH = re.compile(
-    rb"\A(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x09?\x0c[\x07\x08].{11})[\x01\x02]"
-    rb"|[\xdb\xdc]\x08[A-Z]{3}.{5}(?:[\x10-\x7f]|\x81|\x82[\x00\x01]))",
-    re.DOTALL,
-)
-"""Signature of bytes that begin with such an APDU; longer ciphered ones are encrypted P1 telegrams."""
-
-_SWALLOWED = re.compile(rb"\xe6[\xe6\xe7]\x00[\x0f\xdb\xdc]|\x0f.{4}\x09?\x0c[\x07\x08].{11}[\x01\x02]", re.DOTALL)
-"""The beginning of another APDU within one: the first was cut there."""
 
 _PLAIN_START = re.compile(rb"\x0f.{4}(?:\x00|\x0c.{12}|\x09\x0c.{12}|\x19.{12})[\x01\x02]|\xc2[\x00\x01]", re.DOTALL)
 """How a push begins; what a wrong key makes of one does not."""
@@ -102,13 +88,14 @@ class DlmsDecoder:
         self._opener = Opener(keys, accept_repeats=accept_repeats)
         self._title = b""
         """The system title that was named last."""
-        self._bare: bytes | None = b""
-        """What may be bare APDUs; None since a frame was seen."""
+        self._bare: BareReader | None = BareReader(self._end_of_bare)
+        """None since a frame was seen."""
 
     @property
     def buffered_bytes(self) -> int:
         """See ``Decoder``; never more than ``LIMIT_BYTES``."""
-        return self._framer.buffered_bytes + self._joiner.buffered_bytes + len(self._bare or b"")
+        bare_bytes = self._bare.buffered_bytes if self._bare else 0
+        return self._framer.buffered_bytes + self._joiner.buffered_bytes + bare_bytes
 
     def feed(self, data: bytes, now: float) -> Items:
         """Take the next bytes; return what they completed, in order (see ``Decoder``)."""
@@ -118,7 +105,10 @@ class DlmsDecoder:
         """Give up what waits, and read bare APDUs (see ``Decoder``)."""
         items = self._decode(self._framer.flush(), now)
         items += [item for item in self._joiner.flush() if isinstance(item, CodecError)]
-        return items + self._read_bare(final=True)
+        if self._bare is not None:
+            items += [item for message in self._bare.flush() for item in self._open(message)]
+            self.skipped_bytes = self._bare.skipped_bytes
+        return items
 
     def _decode(self, pieces: Iterable[Piece], now: float) -> Items:
         items: Items = []
@@ -138,58 +128,18 @@ class DlmsDecoder:
             self._joiner.skip(data)
             self.skipped_bytes += len(data) - data.count(b"\x7e")
             return []
-        items: Items = []
-        for offset in range(0, len(data), LIMIT_MESSAGE_BYTES // 2):
-            self._bare += data[offset : offset + LIMIT_MESSAGE_BYTES // 2]
-            if len(self._bare) > LIMIT_MESSAGE_BYTES:
-                items += self._read_bare(final=False)
-        return items
+        messages = self._bare.feed(data)
+        self.skipped_bytes = self._bare.skipped_bytes
+        return [item for message in messages for item in self._open(message)]
 
     def _leave_bare(self) -> None:
+        """Take what came before the first frame for noise."""
         if self._bare is not None:
-            self.skipped_bytes += len(self._bare) - self._bare.count(b"\x7e")
+            self.skipped_bytes += self._bare.buffered_bytes
             self._bare = None
 
-    def _read_bare(self, *, final: bool) -> Items:
-        """Read the APDUs that follow one another to the end of what came; ``final``: there is no more."""
-        data = self._bare
-        if not data:
-            return []
-        begin = 0
-        while start := _BARE.search(data, begin):
-            ends = self._chain(data, start.start(), final=final)
-            if not ends:
-                begin = start.start() + 1
-                continue
-            self.skipped_bytes += start.start()
-            self._bare = data[ends[-1] :]
-            items: Items = []
-            for at, end in zip([start.start(), *ends], ends, strict=False):
-                raw = data[at:end]
-                apdu = raw[3:] if raw[:3] in LLC_HEADERS else raw
-                items += self._open(Message(apdu, raw, is_hdlc=False))
-            return items
-        keep = 0 if final else LIMIT_MESSAGE_BYTES // 2
-        self.skipped_bytes += len(data) - keep if len(data) > keep else 0
-        self._bare = data[len(data) - keep :] if keep else b""
-        return []
-
-    def _chain(self, data: bytes, at: int, *, final: bool) -> list[int]:
-        """Return where the APDUs end that begin at ``at``; none where something else follows the last."""
-        ends: list[int] = []
-        while at < len(data):
-            if not _BARE.match(data, at):
-                return []
-            body = at + 3 if data[at : at + 3] in LLC_HEADERS else at
-            try:
-                end = read_sealed(data, body).end if data[body] in GENERAL else self._uncut(data, body)
-            except (GrammarError, BadDataError):
-                return [] if final else ends
-            if _SWALLOWED.search(data, body + 1, end):
-                return []
-            ends.append(end)
-            at = end
-        return ends
+    def _end_of_bare(self, data: bytes, at: int) -> int:
+        return read_sealed(data, at).end if data[at] in GENERAL else self._uncut(data, at)
 
     def _uncut(self, data: bytes, at: int) -> int:
         """Return where the plain APDU at ``at`` ends.

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from meterway.core.errors import SetupError
 from meterway.meter import dlms_mbus
 from meterway.meter.codec import Decoder
-from meterway.meter.dlms import BARE_PUSH, DlmsDecoder
+from meterway.meter.dlms import DlmsDecoder
+from meterway.meter.dlms_bare import BARE_PUSH
 from meterway.meter.dlms_layout import PushList
 from meterway.meter.iec62056_21 import SIGNATURE, ReadoutDecoder, strip_parity
 from meterway.meter.keys import NO_KEYS, Keys
