@@ -41,8 +41,8 @@ class Telegram:
     """False where the protocol carried no checksum, or one too weak to rely on, so that only plausibility protects the
     values."""
     verified: bool = True
-    """False where it was encrypted and nothing proves that the meter wrote it: the authentication key is missing, or the
-    meter sends no authentication tag."""
+    """False where it was encrypted and nothing proves that the meter wrote it: the authentication key is missing, or
+    the meter sends no authentication tag."""
 
 
 _DEVICE_TYPE = (24, 1, 0)
