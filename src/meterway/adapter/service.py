@@ -16,6 +16,7 @@ from meterway.adapter.reader import LONGEST_DELAY_S, MeterReader
 from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
+from meterway.core.errors import SetupError
 from meterway.core.topics import receipt_topic
 from meterway.core.zones import find_zone
 from meterway.delivery.relay import Relay
@@ -43,6 +44,11 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     prepared = []
     for meter in config.meters:
         family = load_family(meter.family, FAMILY_FOLDERS)
+        if family.is_asked:
+            raise SetupError(
+                f"meter {meter.id}: a meter of family {family.name} must be asked, and the adapter of this release "
+                "only listens; `meterway decode` reads what such a meter has answered"
+            )
         prepared.append((meter, family, Mapper(meter, family), _decoder(meter, family)))
     async with AsyncExitStack() as stack:
         spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))

@@ -26,6 +26,8 @@ def families(*, as_json: bool) -> None:
 
     for family in (load_family(name, FAMILY_FOLDERS) for name in family_names(FAMILY_FOLDERS)):
         if as_json:
-            print_json({"name": family.name, "protocol": family.protocol, "title": family.title})
+            described = {"name": family.name, "protocol": family.protocol, "title": family.title}
+            print_json({**described, "asked": family.is_asked})
         else:
-            click.echo(f"{family.name:20} {family.protocol:6} {family.title}")
+            asked = "  (must be asked: `meterway decode` only, in this release)" if family.is_asked else ""
+            click.echo(f"{family.name:28} {family.protocol:12} {family.title}{asked}")

@@ -160,6 +160,11 @@ class Family(Table, frozen=True):
     name: str = ""
     """The file's name without its ending; never written in the file."""
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the meter speaks only when a master asks it."""
+        return self.sign_on is not None or self.protocol == "mbus"
+
     def __post_init__(self) -> None:
         find_zone(self.timezone)
         for code in self.obis:

@@ -23,6 +23,10 @@ update meter set description = v.report::jsonb
 from unnest($1::integer[], $2::text[]) as v (meter_key, report) where meter.meter_key = v.meter_key
 """
 
+_CHANGED = "select pg_notify('reading_stored', $1)"
+_LIMIT_NOTIFIED = 500
+"""So many meters are named in a notification; more are said with ``*``."""
+
 _CONCENTRATOR_STATUS = """
 insert into concentrator (concentrator_id, last_seen_time, status, status_time)
 select concentrator_id, $3, report::jsonb, $3 from unnest($1::text[], $2::text[]) as v (concentrator_id, report)
@@ -58,6 +62,10 @@ async def store_reports(
         await connection.execute(_STATUS, list(statuses), list(statuses.values()), now)
     if descriptions:
         await connection.execute(_DESCRIPTION, list(descriptions), list(descriptions.values()))
+    changed = sorted({*statuses, *descriptions})
+    if changed:
+        names = ",".join(map(str, changed)) if len(changed) <= _LIMIT_NOTIFIED else "*"
+        await connection.execute(_CHANGED, names)
     if concentrators:
         ids = sorted(concentrators)
         await connection.execute(

@@ -26,7 +26,7 @@ WRITE_BUFFER_LIMIT_BYTES: Final = 65_536
 READERS_LIMIT: Final = 32
 """Readers of one TCP port at a time; further ones are refused."""
 
-SETTLE_S: Final = 0.5
+SETTLE_S: Final = 1.5
 """A pty's reader is left alone for so long after it opened: it sets up its line, and throws away what came before."""
 
 Taken = Callable[[], None]

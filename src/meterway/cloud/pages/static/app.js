@@ -219,7 +219,8 @@ function hear(event) {
 }
 
 function count(next) {
-  const again = counters && (next.quarantined !== counters.quarantined || next.faultsLastDay !== counters.faultsLastDay);
+  const again =
+    !counters || next.quarantined !== counters.quarantined || next.faultsLastDay !== counters.faultsLastDay;
   counters = next;
   aside.count(next);
   const conflicts = next.conflicts ? `, ${number(next.conflicts, 0)} conflicts kept aside` : "";
