@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/config.md, docs/cli.md, docs/properties.md.
+"""Writes the pages that are made from the code: docs/config.md, docs/cli.md, docs/properties.md, docs/code.md.
 
 `python scripts/make_docs.py --check` writes nothing and fails if a page is out of date; a test calls it.
 """
@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from meterway.cli import root
 from meterway.core.properties import Medium, catalogue
 
 DOCS = Path(__file__).parent.parent / "docs"
+SOURCE = Path(__file__).parent.parent / "src" / "meterway"
 MADE = "<!-- made by `make docs` from the code; edit there -->\n"
 
 COMPONENTS = (
@@ -181,7 +183,26 @@ def properties_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"config.md": config_page, "cli.md": cli_page, "properties.md": properties_page}
+def code_page() -> str:
+    """Every file of the source, with the first sentence of its docstring."""
+    lines = ["# The code, file by file", MADE, "[architecture.md](architecture.md) says how they belong together.", ""]
+    every = sorted(SOURCE.rglob("*.py"), key=lambda file: (file.parent.relative_to(SOURCE).parts, file.name))
+    for folder, found in groupby(every, key=lambda file: file.parent):
+        name = folder.relative_to(SOURCE.parent).as_posix()
+        described = {file.name: _first_sentences(file) for file in found}
+        lines += [f"## `{name}/`", "", described.pop("__init__.py"), ""]
+        if described:
+            lines += ["| file | |", "|---|---|", *(f"| `{file}` | {said} |" for file, said in described.items()), ""]
+    return "\n".join(lines)
+
+
+def _first_sentences(file: Path) -> str:
+    """The first paragraph of a module's docstring."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("``", "`").replace("|", "\\|").replace("<", "&lt;")
+
+
+PAGES = {"config.md": config_page, "cli.md": cli_page, "properties.md": properties_page, "code.md": code_page}
 
 
 def main() -> int:
