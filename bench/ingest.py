@@ -33,10 +33,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from meterway.bus.broker import EmbeddedBroker
 from meterway.bus.bus import BrokerConfig
 from meterway.bus.mqtt import MqttBus
+from meterway.cli.output import spare_garbage_collection
 from meterway.cloud.config import IngestConfig
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.postgres import EmbeddedPostgres
-from meterway.cloud.service import spare_garbage_collection
 from meterway.cloud.store import Store
 from meterway.core import wire
 from meterway.core.errors import TransientError

@@ -1,6 +1,7 @@
 """What all commands print alike: errors, JSON lines, and the life of a long-running service."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,9 @@ from meterway.core.errors import BadDataError
 from meterway.core.zones import find_zone
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
+
+_GC_THRESHOLD = 20_000
+"""New objects between two looks of the garbage collector."""
 
 Service = Callable[[Callable[[], None]], Coroutine[None, None, None]]
 """Takes a function to call once it is ready; runs until cancelled."""
@@ -71,6 +75,7 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
     start_logging(level=logging.DEBUG if verbose else logging.INFO)
 
     def ready() -> None:
+        spare_garbage_collection()
         if as_json:
             print_json({"ready": True, "component": name, "pid": os.getpid()})
         else:
@@ -88,6 +93,16 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
             logging.getLogger("meterway").info("%s: stopped", name)
 
     uvloop.run(main())
+
+
+def spare_garbage_collection() -> None:
+    """Have the garbage collector look less often, and never at what the start made.
+
+    Messages in flight are thousands of objects and no cycle; looking at them costs a fifth of the speed.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def start_logging(*, level: int = logging.INFO) -> None:

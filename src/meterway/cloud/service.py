@@ -1,7 +1,6 @@
 """The cloud as one process: its database, ingest, and the query API with the pages."""
 
 import asyncio
-import gc
 import logging
 import os
 from collections.abc import Callable
@@ -26,9 +25,6 @@ DSN_VARIABLE = "METERWAY_DSN"
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 5.0
 
-_GC_THRESHOLD = 20_000
-"""Objects between two looks of the garbage collector: a batch in flight is thousands of objects and no cycle."""
-
 
 async def run(config: CloudConfig, *, ready: Callable[[], None]) -> None:
     """Run until cancelled; calls ``ready`` once the database is there, HTTP is served and the broker connected.
@@ -41,7 +37,6 @@ async def run(config: CloudConfig, *, ready: Callable[[], None]) -> None:
     try:
         async with AsyncExitStack() as stack:
             await _start(config, stack)
-            spare_garbage_collection()
             ready()
             await asyncio.Event().wait()
     except* SetupError as group:
@@ -127,13 +122,6 @@ def read_dsn(config: DatabaseConfig) -> str:
         raise SetupError(
             f"no database is named: set [database] embedded or dsn_file, or the environment variable {DSN_VARIABLE}"
         ) from None
-
-
-def spare_garbage_collection() -> None:
-    """Have the garbage collector look less often, and never at what the start made."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _missing(ingest: Ingest, bus: MqttBus | None) -> str | None:
