@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ import msgspec
 from meterway.bus.broker import write_private
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
+from meterway.core.errors import TransientError
 from meterway.core.topics import SpecificTopic
 from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Platform
@@ -112,7 +114,11 @@ def _name_meter(platform: Platform, meter_id: str, name: str) -> bool:
 
 
 async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show: Callable[[Progress], None]) -> Count:
-    """Stop the meters, wait until everything on its way has arrived, and count what was stored after ``since``."""
+    """Stop the meters, wait until everything on its way has arrived, and count what was stored after ``since``.
+
+    Raises:
+        TransientError: the API does not answer, for a minute.
+    """
     await platform.stop_meters()
     await _drained(platform, watcher, since, show)
     published, stored = await asyncio.to_thread(_look, platform, watcher, since)
@@ -125,14 +131,17 @@ async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show:
 async def _drained(platform: Platform, watcher: Watcher, since: datetime, show: Callable[[Progress], None]) -> None:
     """Return when as much is stored as was published and both stand still, or nothing moves any more."""
     loop = asyncio.get_running_loop()
-    last, moved_s = Progress(-1, -1), loop.time()
+    last: Progress | None = None
+    moved_s, said = loop.time(), ""
     while True:
         await asyncio.sleep(_LOOK_INTERVAL_S)
         try:
             published, stored = await asyncio.to_thread(_look, platform, watcher, since)
-        except OSError as error:
-            _log.warning("! the API does not answer: %s", error)
-            now = Progress(len(watcher.reading_times), last.stored)
+        except TransientError as error:
+            if str(error) != said:
+                said = str(error)
+                _log.warning("! %s", error)
+            now = Progress(len(watcher.reading_times), last.stored if last else 0)
         else:
             now = Progress(published, len(stored))
         if now == last and now.published == now.stored:
@@ -153,6 +162,9 @@ def _look(platform: Platform, watcher: Watcher, since: datetime) -> tuple[int, S
     """Ask the API, as any user would; return how many readings were published, and those stored after ``since``.
 
     Only of the demo's own meters. What an earlier run left in a spool, or is only sent again, does not count.
+
+    Raises:
+        TransientError: the API does not answer.
     """
     start = _first_instant(platform) - _LONGEST_CAPTURE
     query = urlencode({"format": "ndjson", "readingTimeStart": start.astimezone(UTC).isoformat()})
@@ -192,5 +204,8 @@ class _QuarantineList(msgspec.Struct, rename="camel"):
 
 
 def _get_lines(url: str) -> Iterator[bytes]:
-    with urllib.request.urlopen(url, timeout=DRAIN_LIMIT_S) as answer:  # noqa: S310 - our own address
-        yield from answer
+    try:
+        with urllib.request.urlopen(url, timeout=DRAIN_LIMIT_S) as answer:  # noqa: S310 - our own address
+            yield from answer
+    except (OSError, HTTPException) as error:
+        raise TransientError(f"the API does not answer: {error}") from error
