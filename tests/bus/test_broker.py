@@ -1,6 +1,7 @@
 """The embedded broker: real nats-server processes."""
 
 import asyncio
+import logging
 import contextlib
 import os
 import signal
@@ -190,8 +191,10 @@ async def test_refused_publish_is_in_our_log(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.faults
-async def test_killed_broker_comes_back_on_the_same_port_with_its_sessions(tmp_path: Path) -> None:
-    """Published with nobody connected, then SIGKILL: the persistent session still delivers."""
+async def test_killed_broker_comes_back_on_the_same_port_with_its_sessions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Published with nobody connected, then SIGKILL: the persistent session still delivers. No alarm about files."""
     arrived: asyncio.Queue[bytes] = asyncio.Queue()
 
     def take(delivery: Delivery) -> None:
@@ -217,6 +220,8 @@ async def test_killed_broker_comes_back_on_the_same_port_with_its_sessions(tmp_p
         assert got == {*(b"%d" % number for number in range(100)), b"last"}
         assert broker.restarts == 1
         assert broker.pid != first
+    warnings = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert [each for each in warnings if "Filestore" in each] == []
 
 
 async def test_wanted_port_in_use_is_said(tmp_path: Path) -> None:

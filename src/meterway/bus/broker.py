@@ -48,6 +48,9 @@ CHECK_EVERY_S = 5.0
 LOCK_WITHIN_S = 3.0
 _LOCK_EVERY_S = 0.02
 
+_REBUILT = ("will rebuild", "Recovering stream state from index")
+"""What nats-server says at the start after a kill: it reads its files anew and loses nothing by it."""
+
 _OBSERVED = ("smartMeterMessage", "concentrator", "receipt")
 """First levels of the topics that an observer may read; in NATS ``a`` and ``a.>`` together are MQTT's ``a/#``."""
 
@@ -176,6 +179,8 @@ def _level(line: str) -> int:
     """Return the level of a line of nats-server: what it refuses (``[ERR] ... Publish Violation``) is a warning."""
     if "Plaintext passwords" in line:  # they are random, and nobody else can read the file
         return logging.DEBUG
+    if "Filestore" in line and any(mark in line for mark in _REBUILT):
+        return logging.INFO
     return logging.WARNING if any(mark in line for mark in ("[WRN]", "[ERR]", "[FTL]")) else logging.DEBUG
 
 
