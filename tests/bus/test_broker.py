@@ -1,8 +1,8 @@
 """The embedded broker: real nats-server processes."""
 
 import asyncio
-import logging
 import contextlib
+import logging
 import os
 import signal
 import socket
