@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource, TcpSource
-from meterway.adapter.mapping import Mapper
+from meterway.adapter.mapping import Mapper, channel_meter_id
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.reader import MeterReader
 from meterway.adapter.service import keep_reading
@@ -191,6 +191,22 @@ async def test_the_broker_says_offline_for_a_meter_whose_adapter_was_killed(
         await seen.until(lambda: any("last will" in each.get("detail", "") for each in seen.of("status")))
         will = next(each for each in seen.of("status") if "last will" in each.get("detail", ""))
         assert will["state"] == "offline"
+
+
+async def test_a_meter_is_online_again_after_a_kill_though_it_only_repeats_itself(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    gas = channel_meter_id(METER, 1)
+    async with AsyncExitStack() as stack:
+        seen = await stack.enter_async_context(concentrating(broker))
+        source = await stack.enter_async_context(speaking(at(1)))
+        process = await stack.enter_async_context(adapter(tmp_path, broker, MeterConfig(id=METER, source=source)))
+        await seen.until(lambda: any(each["state"] == "online" for each in seen.of("status", gas)))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await seen.until(lambda: seen.of("status", gas)[-1]["state"] == "offline")
+        await seen.until(lambda: seen.of("status", gas)[-1]["state"] == "online")
+        assert {each["sequenceNumber"] for each in seen.of("readings", gas)} == {1}
 
 
 async def test_a_meter_whose_readings_are_refused_says_so(tmp_path: Path, broker: RunningBroker) -> None:

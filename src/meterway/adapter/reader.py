@@ -144,13 +144,18 @@ class MeterReader:
         if unverified := sum(not telegram.verified for telegram in telegrams):
             self._counters["unverified"] += unverified
         readings = [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
-        unfit = self._counters["unfit"]
-        new = await self._outlet.put(
-            readings, on_full=lambda reason: self._say("offline", reason), on_unfit=self._refuse
-        )
+        refused: list[MappedReading] = []
+
+        def refuse(mapped: MappedReading, error: BadDataError) -> None:
+            refused.append(mapped)
+            self._refuse(mapped, error)
+
+        new = await self._outlet.put(readings, on_full=lambda reason: self._say("offline", reason), on_unfit=refuse)
         self._counters["readings"] += len(new)
-        self._counters["repeated"] += len(readings) - len(new) - (self._counters["unfit"] - unfit)
-        for mapped in new:
+        self._counters["repeated"] += len(readings) - len(new) - len(refused)
+        for mapped in readings:  # a repeated one as well: a gas value is repeated for an hour
+            if any(mapped is each for each in refused):
+                continue
             meter_id = mapped.reading.meter_id
             session = self._heard[meter_id] = await self._sessions.of(meter_id)
             self._describe(telegrams[-1], mapped.reading, session)
