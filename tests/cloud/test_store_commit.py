@@ -230,6 +230,17 @@ async def test_a_meter_that_was_removed_registers_again(store: Store) -> None:
     assert await count(store, "reading join meter using (meter_key)") == 1
 
 
+async def test_keys_that_belong_to_other_meters_in_a_restored_database_are_not_trusted(store: Store) -> None:
+    await store.commit_batch([arrived(reading(1, meter_id="m1")), arrived(reading(1, meter_id="m2"))], now=NOW)
+    for old, new in (("m1", "m3"), ("m2", "m1"), ("m3", "m2")):
+        await store.fetch("update meter set meter_id = $2 where meter_id = $1", old, new)
+    await store.commit_batch([arrived(reading(2, meter_id="m1"))], now=NOW)
+    rows = await store.fetch(
+        "select m.meter_id, r.sequence_number from reading r join meter m using (meter_key) order by 2, 1"
+    )
+    assert [tuple(row) for row in rows][-1] == ("m1", 2)
+
+
 async def test_a_partition_that_was_removed_is_made_again(store: Store) -> None:
     await store.commit_batch([arrived(reading(1))], now=NOW)
     await store.fetch("drop table reading_2026_11")

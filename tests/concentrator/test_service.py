@@ -20,7 +20,7 @@ from meterway.core.errors import SetupError
 from meterway.delivery.config import RelayConfig, SpoolConfig
 from support.brokers import RunningBroker, running_mosquitto, running_nats
 
-RETRY = RelayConfig(retry_s=1.0)
+RETRY = RelayConfig(retry_s=1.0, retry_limit_s=2.0)
 
 
 def config(

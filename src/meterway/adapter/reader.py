@@ -150,7 +150,7 @@ class MeterReader:
             refused.append(mapped)
             self._refuse(mapped, error)
 
-        new = await self._outlet.put(readings, on_full=lambda reason: self._say("offline", reason), on_unfit=refuse)
+        new = await self._outlet.put(readings, on_full=lambda reason: self._say("waiting", reason), on_unfit=refuse)
         self._counters["readings"] += len(new)
         self._counters["repeated"] += len(readings) - len(new) - len(refused)
         for mapped in readings:  # a repeated one as well: a gas value is repeated for an hour

@@ -32,7 +32,8 @@ from meterway.core.identifiers import columns_digest
 
 _LOCK_METERS = """
 select count(*) from (
-    select from meter where meter_key = any($1) and (claimed or not $2) order by meter_key for no key update
+    select from meter join unnest($1::integer[], $2::text[]) as v (meter_key, meter_id) using (meter_key, meter_id)
+    where claimed or not $3 order by meter_key for no key update of meter
 ) locked
 """
 
@@ -168,16 +169,25 @@ class Writer:
         return result
 
     async def _commit_known(self, batch: Sequence[Arrived], now: datetime) -> Committed:
-        """Commit; once more with nothing remembered if a meter or a partition is gone."""
+        """Commit; once more with nothing remembered if a meter or a partition is gone.
+
+        Nothing is remembered either after the database was away: what comes back may be a restored one.
+        """
         try:
             return await self._commit(batch, now)
+        except TransientError:
+            self._forget()
+            raise
         except _StaleNamesError:
-            self._names.forget()
-            self._partitions.clear()
+            self._forget()
         try:
             return await self._commit(batch, now)
         except _StaleNamesError as error:
             raise TransientError("meters or partitions are being removed while their readings arrive") from error
+
+    def _forget(self) -> None:
+        self._names.forget()
+        self._partitions.clear()
 
     async def _commit(self, batch: Sequence[Arrived], now: datetime) -> Committed:
         """Commit in one transaction.
@@ -274,8 +284,10 @@ def _meter_of(arrived: Arrived) -> tuple[str, str] | None:
 
 
 async def _lock_meters(connection: Connection, meters: Meters) -> None:
-    if await connection.fetchval(_LOCK_METERS, list(meters.keys.values()), meters.strict) < len(meters.keys):
-        raise _StaleNamesError("a meter is gone, or no longer claimed")
+    """Lock the meters of a batch, and see that each key still is that meter's: a restored database may have others."""
+    keys, ids = list(meters.keys.values()), list(meters.keys)
+    if await connection.fetchval(_LOCK_METERS, keys, ids, meters.strict) < len(keys):
+        raise _StaleNamesError("a meter is gone, has another key, or is no longer claimed")
 
 
 async def _store(connection: Connection, rows: ReadingRows) -> int:
