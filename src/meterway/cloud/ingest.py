@@ -31,6 +31,11 @@ Confirm = Callable[[str, bytes], None]
 """Tells a sender that the message with this digest is safe here (``Confirmer.confirm``)."""
 
 
+REPLAY_MESSAGES = 32
+"""So many quarantined messages, of at most one MiB each, are in memory at once while they are replayed; one replay
+runs at a time."""
+
+
 @dataclass(slots=True)
 class Histogram:
     """Durations, counted by upper bound in seconds."""
@@ -104,6 +109,7 @@ class Ingest:
         self._batch_limit = min(config.batch_limit, config.pending_limit)
         self._clock = clock
         self._pending: list[_Waiting] = []
+        self._replaying = asyncio.Lock()
         self._pending_bytes = 0
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
@@ -156,15 +162,21 @@ class Ingest:
         Raises:
             TransientError: the database is away; replay again.
         """
+        left = still = 0
+        async with self._replaying:
+            for start in range(0, len(quarantine_keys), REPLAY_MESSAGES):
+                released, held = await self._replay_some(quarantine_keys[start : start + REPLAY_MESSAGES])
+                left, still = left + released, still + held
+        return left, still
+
+    async def _replay_some(self, quarantine_keys: Sequence[int]) -> tuple[int, int]:
         rows = await self._store.quarantined(quarantine_keys)
         now = self._clock()
         decided = [self._decide_again(row["topic"], row["payload"], row["size_bytes"], now) for row in rows]
         good = [each for each in decided if not isinstance(each, Rejected)]
-        rejected: dict[tuple[str, bytes], Rejected] = {}
-        for start in range(0, len(good), self._config.batch_limit):
-            committed = await self._store.commit_batch(good[start : start + self._config.batch_limit], now=now)
-            self.counters.add(committed)
-            rejected.update(((each.topic, each.payload), each) for each in committed.rejected)
+        committed = await self._store.commit_batch(good, now=now)
+        self.counters.add(committed)
+        rejected = {(each.topic, each.payload): each for each in committed.rejected}
         released, held = [], []
         for row, each in zip(rows, decided, strict=True):
             bad = each if isinstance(each, Rejected) else rejected.get((each.topic, each.payload))
