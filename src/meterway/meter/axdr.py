@@ -30,7 +30,6 @@ OCTETS: Final = 0x09
 
 _BIT_STRING: Final = 0x04
 _TEXTS: Final = (0x0A, 0x0C)
-_BCD: Final = 0x0D
 _ENUM: Final = 0x16
 _FLOAT: Final = 0x17
 _DOUBLE: Final = 0x18
