@@ -46,7 +46,7 @@ def test_all_contracts_hold(copy: Path) -> None:
         ("concentrator/forward.py", "import meterway.core.wire", "The concentrator cannot read what it carries"),
         ("concentrator/intake.py", "import json", "The concentrator cannot read what it carries"),
         ("cloud/ingest.py", "import gmqtt", "Only bus.session knows the MQTT library"),
-        ("meter/virtual/links.py", "import serialx", "Only adapter.source knows the serial library"),
+        ("meter/virtual/links.py", "import serialx", "Only adapter.links.serial knows the serial library"),
         ("cloud/query.py", "import asyncpg", "Only cloud.store knows the database driver"),
     ],
 )

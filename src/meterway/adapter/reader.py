@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from meterway.adapter import source
+from meterway.adapter import links
 from meterway.adapter.config import MeterConfig
 from meterway.adapter.mapping import MappedReading, Mapper
 from meterway.adapter.outlet import Outlet
@@ -59,7 +59,7 @@ class MeterReader:
         """One for all times the source is opened: what it has learnt of the meter guards against replays."""
         self._wall = wall
         self._monotonic = monotonic
-        self._where = source.describe(config.source)
+        self._where = links.describe(config.source)
         self._heard: dict[str, StatusSession] = {}
         """The meter itself, and those behind it once a reading of theirs has come."""
         self._counters: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class MeterReader:
         while True:
             readings = self._counters["readings"]
             try:
-                async with source.open_link(self._config.source, self._family.line) as link:
+                async with links.open_link(self._config.source, self._family.line) as link:
                     self._say("waiting", f"{self._where} is open; no telegram yet")
                     await self._read(link)
                     self._say("offline", f"{self._where} was read to its end")
@@ -97,7 +97,7 @@ class MeterReader:
         detail = f"a defect of Meterway ({error_name}); the adapter's log says more, and it tries again by itself"
         self._say("offline", detail)
 
-    async def _read(self, link: source.Link) -> None:
+    async def _read(self, link: links.Link) -> None:
         decoder = self._decoder
         alive = self._monotonic()
         received_bytes = used_bytes = 0
@@ -207,7 +207,7 @@ class MeterReader:
                 meter_individual_id=reading.meter_id,
                 physical_meter_class=self._mapper.class_of(reading.meter_id).value,
                 protocol=telegram.protocol,
-                link=source.kind(self._config.source),
+                link=links.kind(self._config.source),
                 family=self._family.name,
                 says=redact_name(telegram.meter),
                 interval_s=self._family.interval_s if reading.meter_id == self._config.id else CHANNEL_INTERVAL_S,

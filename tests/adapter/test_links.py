@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meterway.adapter.config import ReplaySource, SerialSource, TcpSource
-from meterway.adapter.source import describe, open_link
+from meterway.adapter.links import describe, open_link
 from meterway.core.errors import TransientError
 from meterway.meter.family import Line
 from support.brokers import free_port
