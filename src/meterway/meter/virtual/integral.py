@@ -19,6 +19,8 @@ from meterway.meter.virtual.chance import chance_bytes
 MINUTES = 1440
 _CHUNK_DAYS = 1024
 _PATTERNS = 16
+_SKY = 3
+_BUSY = 12
 
 
 class DayClass(NamedTuple):
@@ -27,12 +29,24 @@ class DayClass(NamedTuple):
     type: DayType
     luck: int
 
+    @property
+    def sky(self) -> int:
+        """How sunny it is, 0 to 3."""
+        return self.luck & _SKY
+
+    @property
+    def busy(self) -> int:
+        """How much is done, 0 to 3."""
+        return self.luck >> 2
+
 
 class Source(Protocol):
     """Something that is metered, by one or several registers."""
 
     seed: str
-    """Names the source; decides the luck of its days."""
+    """Names the source; decides how busy its days are."""
+    weather_seed: str
+    """Decides how sunny and cold its days are: the same for all that lie under one sky."""
 
     def day_totals(self, day: DayClass) -> tuple[int, ...]:
         """Return what each register counts in a day of this class, in thousandths of ``share``."""
@@ -155,8 +169,12 @@ class Integral:
         while day < end:
             number, offset = divmod(day, _CHUNK_DAYS)
             if self._chunk[0] != number:
-                drawn = chance_bytes(_CHUNK_DAYS, self._source.seed, "days", number)
-                self._chunk = (number, bytes(byte & 15 for byte in drawn))
+                skies, days = (
+                    chance_bytes(_CHUNK_DAYS, seed, "days", number)
+                    for seed in (self._source.weather_seed, self._source.seed)
+                )
+                luck = bytes(sky & _SKY | day & _BUSY for sky, day in zip(skies, days, strict=True))
+                self._chunk = (number, luck)
             part = self._chunk[1][offset : offset + end - day]
             found += part
             day += len(part)

@@ -102,7 +102,7 @@ class _Grid:
     """The four registers where a house meets the grid: import low and normal, export low and normal."""
 
     def __init__(self, seed: str, kind: Kind, peak_kwp: int) -> None:
-        self.seed = seed
+        self.seed = self.weather_seed = seed
         self._kind = kind
         self._peak_kwp = peak_kwp
 
@@ -114,7 +114,7 @@ class _Grid:
         return _grid_day(self._kind, self._peak_kwp, day).totals_ws
 
     def minute_weights(self, index: int, day: DayClass) -> tuple[list[int], ...]:
-        load_w = self._load_w(index, day)
+        load_w = appliances_w(self.seed, self._kind, index, day)
         roof_w = self._roof_w(index, day)
         hours = _grid_day(self._kind, self._peak_kwp, day).registers
         weights = tuple([0] * MINUTES for _ in range(4))
@@ -124,34 +124,11 @@ class _Grid:
             weights[register][minutes] = [max(a - b, 1) for a, b in zip(more[minutes], less[minutes], strict=True)]
         return weights
 
-    def _load_w(self, index: int, day: DayClass) -> list[int]:
-        shape = household_shape()
-        power_w = list(_smooth_load_w(self._kind, day))
-        fridge = shape.fridge
-        cycle = fridge.on_minutes + fridge.off_minutes
-        for start in range(-chance(cycle, self.seed, "fridge", index), MINUTES, cycle):
-            _switch_on(power_w, start, fridge.on_minutes, fridge.power_w)
-        drawn = chance_bytes(3 * len(shape.draw), self.seed, "draws", index)
-        for number, draw in enumerate(shape.draw):
-            self._add_draw(power_w, draw, day.type, drawn[3 * number : 3 * number + 3])
-        return power_w
-
-    @staticmethod
-    def _add_draw(power_w: list[int], draw: Draw, day_type: DayType, drawn: bytes) -> None:
-        whether, hour, minute = drawn
-        if whether * _DRAW_PERCENT // 256 >= draw.chance_percent:
-            return
-        begins = draw.begins_at_hours[hour % len(draw.begins_at_hours)]
-        start = 60 * (begins - day_type.ahead_h) + minute * 60 // 256
-        for stage in draw.stages:
-            _switch_on(power_w, start, stage.minutes, stage.power_w)
-            start += stage.minutes
-
     def _roof_w(self, index: int, day: DayClass) -> list[int]:
         if not self._peak_kwp:
             return [0] * MINUTES
         sun = sun_shape()
-        level = day.luck & 3
+        level = day.sky
         sky, clouds = sun.sky_percent[level], sun.clouds_percent[level]
         through = [
             max(sky + (byte - 128) * clouds // 128, 4)
@@ -173,8 +150,8 @@ class _GridDay:
 @lru_cache(maxsize=16_384)
 def _grid_day(kind: Kind, peak_kwp: int, day: DayClass) -> _GridDay:
     sun = sun_shape()
-    sky = sun.sky_percent[day.luck & 3]
-    mean_w = _mean_load_w(kind, day)
+    sky = sun.sky_percent[day.sky]
+    mean_w = mean_load_w(kind, day)
     totals_ws = [0, 0, 0, 0]
     registers = []
     for hour in range(24):
@@ -186,9 +163,37 @@ def _grid_day(kind: Kind, peak_kwp: int, day: DayClass) -> _GridDay:
     return _GridDay(tuple(totals_ws), tuple(registers))
 
 
-def _mean_load_w(kind: Kind, day: DayClass) -> list[int]:
+def appliances_w(seed: str, kind: Kind, index: int, day: DayClass) -> list[int]:
+    """Return what a household's appliances take in each minute of the day ``index``; its mean is about ``mean_load_w``.
+
+    Half of it is always there; fridge, cooking and washing come and go.
+    """
+    shape = household_shape()
+    power_w = list(_smooth_load_w(kind, day))
+    fridge = shape.fridge
+    cycle = fridge.on_minutes + fridge.off_minutes
+    for start in range(-chance(cycle, seed, "fridge", index), MINUTES, cycle):
+        switch_on(power_w, start, fridge.on_minutes, fridge.power_w)
+    drawn = chance_bytes(3 * len(shape.draw), seed, "draws", index)
+    for number, draw in enumerate(shape.draw):
+        _add_draw(power_w, draw, day.type, drawn[3 * number : 3 * number + 3])
+    return power_w
+
+
+def _add_draw(power_w: list[int], draw: Draw, day_type: DayType, drawn: bytes) -> None:
+    whether, hour, minute = drawn
+    if whether * _DRAW_PERCENT // 256 >= draw.chance_percent:
+        return
+    begins = draw.begins_at_hours[hour % len(draw.begins_at_hours)]
+    start = 60 * (begins - day_type.ahead_h) + minute * 60 // 256
+    for stage in draw.stages:
+        switch_on(power_w, start, stage.minutes, stage.power_w)
+        start += stage.minutes
+
+
+def mean_load_w(kind: Kind, day: DayClass) -> list[int]:
     """Return the mean power in each hour of a profile day."""
-    busy = household_shape().busy_percent[day.luck >> 2]
+    busy = household_shape().busy_percent[day.busy]
     local_w = kind.weekend_w if day.type.weekend else kind.workday_w
     return [local_w[day.type.local_hour(hour)] * busy // 100 for hour in range(24)]
 
@@ -196,7 +201,7 @@ def _mean_load_w(kind: Kind, day: DayClass) -> list[int]:
 @lru_cache(maxsize=2048)
 def _smooth_load_w(kind: Kind, day: DayClass) -> tuple[int, ...]:
     """Return the power in each minute that is always there: half of the mean, from hour to hour in a straight line."""
-    mean_w = _mean_load_w(kind, day)
+    mean_w = mean_load_w(kind, day)
     return tuple(
         (mean_w[hour] * (60 - minute) + mean_w[(hour + 1) % 24] * minute) // 120
         for hour in range(24)
@@ -213,7 +218,7 @@ class _Flow:
     """One register of gas or water, in millilitres."""
 
     def __init__(self, seed: str, shape: FlowShape) -> None:
-        self.seed = seed
+        self.seed = self.weather_seed = seed
         self._shape = shape
 
     @property
@@ -222,7 +227,7 @@ class _Flow:
 
     def day_totals(self, day: DayClass) -> tuple[int, ...]:
         litres = self._shape.month_litres[day.type.month - 1]
-        return (litres * _MILLI * self._shape.level_percent[day.luck & 3] // 100,)
+        return (litres * _MILLI * self._shape.level_percent[day.sky] // 100,)
 
     def minute_weights(self, index: int, day: DayClass) -> tuple[list[int], ...]:
         shape = self._shape
@@ -238,6 +243,7 @@ class _Flow:
         return (weights,)
 
 
-def _switch_on(power_w: list[int], start: int, minutes: int, more_w: int) -> None:
+def switch_on(power_w: list[int], start: int, minutes: int, more_w: int) -> None:
+    """Add ``more_w`` to the minutes from ``start`` on that lie in the day."""
     for minute in range(max(start, 0), min(start + minutes, MINUTES)):
         power_w[minute] += more_w
