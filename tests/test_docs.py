@@ -16,9 +16,10 @@ from meterway.adapter.config import MeterConfig, ReplaySource
 from meterway.adapter.mapping import Mapper
 from meterway.cli import root
 from meterway.core import errors, topics, wire
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import family_names, load_family
-from meterway.meter.recognise import make_decoder
 from meterway.meter.telegram import Telegram
+from meterway.plugins import make_decoder
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -52,7 +53,7 @@ def test_the_readmes_telegram_is_the_examples_and_becomes_the_readmes_reading() 
     shown = re.findall(r"```text\n(/MWY5.*?)```", README, re.DOTALL)[0]
     assert shown.encode() == telegram.replace(b"\r\n", b"\n")
     family = load_family("p1-generic")
-    (decoded,) = make_decoder("p1", ZoneInfo(family.timezone)).feed(telegram, 0.0)
+    (decoded,) = make_decoder(MeterSetup(family=family, zone=ZoneInfo(family.timezone))).feed(telegram, 0.0)
     assert isinstance(decoded, Telegram)
     meter = MeterConfig(id="bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff", source=ReplaySource(file=Path("telegram.p1")))
     first = Mapper(meter, family).readings(decoded, datetime.now(UTC))[0].reading

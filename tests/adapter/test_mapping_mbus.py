@@ -9,9 +9,10 @@ import pytest
 from meterway.adapter.config import MeterConfig
 from meterway.adapter.mapping import Mapper
 from meterway.core.config import load_config
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import family_names, load_family
-from meterway.meter.recognise import make_decoder
 from meterway.meter.telegram import Telegram
+from meterway.plugins import make_decoder
 
 MAIN_VALUES = {
     "mbus-heat": ("HEAT_energy", "31415", "kWh"),
@@ -36,7 +37,9 @@ def test_sample_of_a_family_becomes_one_reading_with_the_main_value(name: str) -
     family = load_family(name)
     assert family.sample is not None
     mapper = Mapper(load_config(CONFIG.format(family=name), MeterConfig, where="test"), family)
-    [telegram] = make_decoder("mbus", ZoneInfo(family.timezone)).feed(family.sample.telegram, 0.0)
+    [telegram] = make_decoder(MeterSetup(family=family, zone=ZoneInfo(family.timezone))).feed(
+        family.sample.telegram, 0.0
+    )
     assert isinstance(telegram, Telegram)
     [mapped] = mapper.readings(telegram, datetime(2026, 2, 14, 9, 0, tzinfo=UTC))
     values = {value.property_id: value for value in mapped.reading.property_values}

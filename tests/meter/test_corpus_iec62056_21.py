@@ -12,10 +12,12 @@ import pytest
 
 from meterway.core.obis import Obis
 from meterway.meter.codec import CodecError
+from meterway.meter.driver import MeterSetup
 from meterway.meter.iec62056_21 import LIMIT_BYTES, PROTOCOL, ReadoutDecoder, block_check
-from meterway.meter.recognise import make_decoder, recognise
+from meterway.meter.recognise import recognise
 from meterway.meter.telegram import Telegram
 from meterway.meter.virtual.encode_iec62056_21 import with_even_parity
+from meterway.plugins import make_decoder
 from meterway.testing import check_codec
 from support.corpus import Capture, capture_parameters
 
@@ -163,4 +165,4 @@ def test_a_p1_telegram_with_its_checksum_is_no_readout(capture: Capture) -> None
 
 
 def test_the_codec_is_made_by_name() -> None:
-    assert isinstance(make_decoder(PROTOCOL, BERLIN), ReadoutDecoder)
+    assert isinstance(make_decoder(MeterSetup.unknown(PROTOCOL, BERLIN)), ReadoutDecoder)

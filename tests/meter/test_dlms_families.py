@@ -11,10 +11,12 @@ from meterway.meter import dlms, p1_encrypted
 from meterway.meter.codec import Decoder
 from meterway.meter.dlms import DlmsDecoder
 from meterway.meter.dlms_layout import PushList
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import Family, Sample, family_names, load_family, push_lists
 from meterway.meter.p1_encrypted import EncryptedP1Decoder
-from meterway.meter.recognise import make_decoder, recognise
+from meterway.meter.recognise import recognise
 from meterway.meter.telegram import Telegram
+from meterway.plugins import make_decoder
 from meterway.testing import check_codec
 
 FAMILIES = [name for name in family_names() if name.startswith("dlms-") or name.endswith("-encrypted")]
@@ -37,7 +39,7 @@ def sample(family: Family) -> Sample:
 
 def decoder(family: Family, lists: Sequence[PushList]) -> Decoder:
     zone = find_zone(family.timezone)
-    return make_decoder(family.protocol, zone, family.quirks, keys=sample(family).keys, lists=lists)
+    return make_decoder(MeterSetup(family=family, zone=zone, keys=sample(family).keys, lists=tuple(lists)))
 
 
 def own_lists(family: Family) -> Sequence[PushList]:

@@ -15,11 +15,12 @@ from meterway.adapter.config import MeterConfig, ReplaySource
 from meterway.adapter.mapping import Mapper
 from meterway.core.errors import SetupError
 from meterway.meter.codec import CodecError
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import family_names, load_family
 from meterway.meter.iec62056_21 import LIMIT_BYTES, ReadoutDecoder, block_check, strip_parity
 from meterway.meter.iec62056_21_access import Access
 from meterway.meter.iec62056_21_lines import read_lines
-from meterway.meter.recognise import make_decoder, recognise
+from meterway.meter.recognise import recognise
 from meterway.meter.telegram import Register, Telegram
 from meterway.meter.virtual.encode_iec62056_21 import (
     encode_block,
@@ -28,6 +29,7 @@ from meterway.meter.virtual.encode_iec62056_21 import (
     encode_readout,
     with_even_parity,
 )
+from meterway.plugins import make_decoder
 from meterway.testing import check_codec
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -343,7 +345,7 @@ def test_sample_of_a_family_decodes_to_what_stands_beside_it(name: str) -> None:
     family = load_family(name)
     assert family.sample is not None
     zone = ZoneInfo(family.timezone)
-    decoder = make_decoder(family.protocol, zone, family.quirks)
+    decoder = make_decoder(MeterSetup(family=family, zone=zone))
     [telegram] = decoder.feed(family.sample.telegram, 0.0)
     assert isinstance(telegram, Telegram)
     stated = [(code, value, unit or None, *time) for code, value, unit, *time in family.sample.registers]

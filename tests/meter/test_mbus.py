@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from meterway.core.obis import CURRENT, Obis
 from meterway.core.properties import catalogue
 from meterway.meter.codec import CodecError
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import family_names, load_family
 from meterway.meter.mbus import LIMIT_BYTES, MbusDecoder
 from meterway.meter.mbus_frames import long_frame, short_frame
-from meterway.meter.recognise import make_decoder, recognise
+from meterway.meter.recognise import recognise
 from meterway.meter.telegram import Register, Telegram
 from meterway.meter.virtual.encode_mbus import (
     BCD8,
@@ -26,6 +27,7 @@ from meterway.meter.virtual.encode_mbus import (
     plain_vif,
     text,
 )
+from meterway.plugins import make_decoder
 from meterway.testing import check_codec
 from support.mbus import BERLIN, HEAT, VOLUME_L, WATER, decode
 
@@ -261,5 +263,5 @@ def test_mbus_is_recognised_among_the_protocols() -> None:
     found = recognise(FRAME)
     assert found is not None
     assert found.protocol == "mbus"
-    [telegram] = make_decoder("mbus", BERLIN).feed(FRAME, 0.0)
+    [telegram] = make_decoder(MeterSetup.unknown("mbus", BERLIN)).feed(FRAME, 0.0)
     assert telegram == only(FRAME)

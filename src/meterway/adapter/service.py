@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from meterway.adapter.config import AdapterConfig, MeterConfig
 from meterway.adapter.mapping import Mapper
@@ -22,14 +21,12 @@ from meterway.core.zones import find_zone
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
 from meterway.meter.codec import Decoder
-from meterway.meter.family import Family, load_family
+from meterway.meter.driver import MeterSetup
+from meterway.meter.family import Family
 from meterway.meter.keys import load_keys
-from meterway.meter.recognise import make_decoder
+from meterway.plugins import find_family, make_decoder
 
 _log = logging.getLogger(__name__)
-
-FAMILY_FOLDERS = (Path("/etc/meterway/families"),)
-"""Families of the site's own; they come before those that Meterway brings."""
 
 
 async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
@@ -43,7 +40,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     wall = partial(datetime.now, UTC)
     prepared = []
     for meter in config.meters:
-        family = load_family(meter.family, FAMILY_FOLDERS)
+        family = find_family(meter.family)
         if family.is_asked:
             raise SetupError(
                 f"meter {meter.id}: a meter of family {family.name} must be asked, and the adapter of this release "
@@ -77,9 +74,8 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
 def _decoder(meter: MeterConfig, family: Family) -> Decoder:
     """Return the decoder of a meter, with its keys."""
     keys = load_keys(meter.key_file, meter.authentication_key_file)
-    lists = () if family.push is None else (family.push,)
     zone = find_zone(meter.timezone or family.timezone)
-    return make_decoder(family.protocol, zone, family.quirks, keys=keys, lists=lists)
+    return make_decoder(MeterSetup(family=family, zone=zone, keys=keys))
 
 
 async def keep_reading(meter_id: str, reader: MeterReader) -> None:

@@ -146,16 +146,15 @@ def _look_up(found: object, *, where: str) -> None:
     """
     from meterway.adapter.config import MeterConfig
     from meterway.adapter.mapping import Mapper
-    from meterway.adapter.service import FAMILY_FOLDERS
     from meterway.bus.bus import BrokerConfig
     from meterway.bus.mqtt import broker_address
-    from meterway.meter.family import load_family
+    from meterway.plugins import find_family
 
     try:
         for table in tables(found):
             if isinstance(table, BrokerConfig):
                 broker_address(table)
             if isinstance(table, MeterConfig):
-                Mapper(table, load_family(table.family, FAMILY_FOLDERS))
+                Mapper(table, find_family(table.family))
     except SetupError as error:
         raise SetupError(f"{where}: {error}") from error

@@ -7,16 +7,19 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
+import msgspec
 
 from meterway.cli.output import ZoneType, json_option, plain, print_json
 from meterway.core.errors import SetupError
 from meterway.core.properties import Medium, catalogue
 from meterway.core.zones import find_zone
 from meterway.meter.codec import CodecError, Decoder
-from meterway.meter.family import load_family, push_lists
+from meterway.meter.driver import MeterSetup
+from meterway.meter.family import push_lists
 from meterway.meter.keys import load_keys
-from meterway.meter.recognise import PROTOCOLS, make_decoder, recognise
+from meterway.meter.recognise import recognise
 from meterway.meter.telegram import Register, Telegram, channel_media
+from meterway.plugins import find_family, make_decoder, protocols
 
 _LIMIT_BYTES = 64 << 20
 _ZONE = "Europe/Amsterdam"
@@ -26,7 +29,7 @@ _ALIKE = {"dlms": "p1-encrypted", "p1-encrypted": "dlms"}
 
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), nargs=-1, required=True)
-@click.option("--protocol", type=click.Choice(PROTOCOLS), help="What the bytes speak; recognised when left out.")
+@click.option("--protocol", type=click.Choice(protocols()), help="What the bytes speak; recognised when left out.")
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -62,15 +65,17 @@ def decode(
       socat -u /dev/ttyUSB0,b115200,raw - | head -c 4000 | meterway decode -
     """
     keys = load_keys(key_file)
-    family = None if family_name is None else load_family(family_name)
+    family = None if family_name is None else find_family(family_name)
     zone = zone or find_zone(family.timezone if family else _ZONE)
     if family is not None:
         protocol = protocol or family.protocol
 
     def decoder_of(name: str) -> Decoder:
         if family is None:
-            return make_decoder(name, zone, keys=keys, lists=push_lists() if name == "dlms" else ())
-        return make_decoder(name, zone, family.quirks, keys=keys, lists=(family.push,) if family.push else ())
+            lists = push_lists() if name == "dlms" else ()
+            return make_decoder(MeterSetup.unknown(name, zone, keys=keys, lists=lists))
+        named = msgspec.structs.replace(family, protocol=name)
+        return make_decoder(MeterSetup(family=named, zone=zone, keys=keys))
 
     whole = [_decode_file(path, protocol, decoder_of, as_json=as_json) for path in files]
     sys.exit(0 if all(whole) else 1)
@@ -93,7 +98,7 @@ def _decode_file(path: Path, protocol: str | None, decoder_of: Callable[[str], D
         if recognised is None:
             return _nothing(path, f"no known protocol in these {len(data)} bytes", as_json=as_json)
         protocol = recognised.protocol
-        if protocol not in PROTOCOLS:
+        if protocol not in protocols():
             reason = f"{recognised.sign} was found; this release does not decode {protocol}"
             return _nothing(path, reason, as_json=as_json)
     decoder, items = _decoded(data, decoder_of(protocol))
@@ -128,7 +133,7 @@ def _decoded(data: bytes, decoder: Decoder) -> tuple[Decoder, list[Telegram | Co
 
 
 def _nothing(path: Path, reason: str, *, as_json: bool) -> bool:
-    message = f"{reason}. Known: {', '.join(PROTOCOLS)}; name one with --protocol"
+    message = f"{reason}. Known: {', '.join(protocols())}; name one with --protocol"
     if as_json:
         error = {"reason": "unknown-protocol", "message": message, "sizeBytes": 0}
         print_json({"file": str(path), "protocol": None, "readings": [], "errors": [error]})

@@ -19,12 +19,13 @@ meter.add_command(virtual)
 def families(*, as_json: bool) -> None:
     """List the families of meters that `family = ...` in an adapter's configuration may name.
 
-    Those in /etc/meterway/families are listed too; one of the same name comes before Meterway's own.
+    Those in /etc/meterway/families and of installed packages are listed too; one of the same name comes before
+    Meterway's own.
     """
-    from meterway.adapter.service import FAMILY_FOLDERS
-    from meterway.meter.family import family_names, load_family
+    from meterway.meter.family import family_names
+    from meterway.plugins import family_folders, find_family
 
-    for family in (load_family(name, FAMILY_FOLDERS) for name in family_names(FAMILY_FOLDERS)):
+    for family in (find_family(name) for name in family_names(family_folders())):
         if as_json:
             described = {"name": family.name, "protocol": family.protocol, "title": family.title}
             print_json({**described, "asked": family.is_asked})

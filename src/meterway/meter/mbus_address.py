@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from meterway.core.errors import BadDataError
+from meterway.core.errors import BadDataError, SetupError
 from meterway.meter.mbus import Identity
-from meterway.meter.mbus_frames import ADDRESS_SELECTED, SND_UD, long_frame
+from meterway.meter.mbus_frames import ADDRESS_ANY, ADDRESS_SELECTED, SND_UD, long_frame
 
 LAST_PRIMARY: Final = 250
 """Meters have the primary addresses 1 to 250; 0 is one that was never given any."""
@@ -20,6 +20,7 @@ _ANY_BYTE: Final = 0xFF
 _ANY_MAKER: Final = b"\xff\xff"
 _ANY_NUMBER: Final = "FFFFFFFF"
 _NUMBER = re.compile(r"[0-9A-F]{8}")
+_PRIMARY = re.compile(r"[0-9]{1,3}")
 _WRITTEN = re.compile(r"[0-9A-F]{8}(?:[0-9A-F]{8})?")
 
 
@@ -85,3 +86,22 @@ class SecondaryAddress:
 
 MbusAddress = int | SecondaryAddress
 """A primary address from 0 to 250 (254 for the only meter on the line), or a secondary one."""
+
+
+def parse_address(text: str) -> MbusAddress:
+    """Return the address that a configuration names: ``5``, or a secondary one as ``SecondaryAddress.parse`` has it.
+
+    Empty means the only meter on the line.
+
+    Raises:
+        SetupError: neither.
+    """
+    written = text.strip()
+    if not written:
+        return ADDRESS_ANY
+    if _PRIMARY.fullmatch(written):
+        return int(written)
+    try:
+        return SecondaryAddress.parse(written)
+    except BadDataError as error:
+        raise SetupError(f"M-Bus address {text[:40]!r}: neither a number from 0 to 250, nor 8 or 16 digits") from error

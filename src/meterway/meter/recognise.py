@@ -1,22 +1,11 @@
 """Which protocol do these bytes speak? By signature, without configuration."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import tzinfo
 from typing import NamedTuple
 
-from meterway.core.errors import SetupError
 from meterway.meter import dlms_mbus
-from meterway.meter.codec import Decoder
-from meterway.meter.dlms import DlmsDecoder
 from meterway.meter.dlms_bare import BARE_PUSH
-from meterway.meter.dlms_layout import PushList
-from meterway.meter.iec62056_21 import SIGNATURE, ReadoutDecoder, strip_parity
-from meterway.meter.keys import NO_KEYS, Keys
-from meterway.meter.mbus import MbusDecoder
-from meterway.meter.p1 import P1Decoder
-from meterway.meter.p1_encrypted import EncryptedP1Decoder
-from meterway.meter.sml import SmlDecoder
+from meterway.meter.iec62056_21 import SIGNATURE, strip_parity
 
 
 class Recognised(NamedTuple):
@@ -47,28 +36,6 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
 )
 
 
-class _Options(NamedTuple):
-    """What decoders may have to know."""
-
-    zone: tzinfo
-    quirks: Collection[str]
-    keys: Keys
-    lists: Sequence[PushList]
-
-
-_DECODERS: Mapping[str, Callable[[_Options], Decoder]] = {
-    "dlms": lambda options: DlmsDecoder(options.zone, keys=options.keys, lists=options.lists),
-    "iec62056_21": lambda options: ReadoutDecoder(options.zone, quirks=options.quirks),
-    "mbus": lambda options: MbusDecoder(options.zone),
-    "p1": lambda options: P1Decoder(zone=options.zone),
-    "p1-encrypted": lambda options: EncryptedP1Decoder(options.zone, keys=options.keys),
-    "sml": lambda options: SmlDecoder(quirks=options.quirks),
-}
-
-PROTOCOLS = tuple(_DECODERS)
-"""The protocols that can be decoded."""
-
-
 def recognise(data: bytes) -> Recognised | None:
     """Return the protocol whose signature comes first in ``data``; None if there is none.
 
@@ -84,21 +51,3 @@ def _first(data: bytes) -> Recognised | None:
         if (match := pattern.search(data))
     ]
     return min(found)[1] if found else None
-
-
-def make_decoder(
-    protocol: str,
-    zone: tzinfo,
-    quirks: Collection[str] = (),
-    *,
-    keys: Keys = NO_KEYS,
-    lists: Sequence[PushList] = (),
-) -> Decoder:
-    """Return a decoder of ``protocol``; ``zone`` is that of the meter's clock, ``quirks`` and ``lists`` its family's.
-
-    Raises:
-        SetupError: no such protocol in ``PROTOCOLS``, or no such quirk.
-    """
-    if protocol not in _DECODERS:
-        raise SetupError(f"protocol {protocol!r} is not known; there are {', '.join(PROTOCOLS)}")
-    return _DECODERS[protocol](_Options(zone, quirks, keys, lists))

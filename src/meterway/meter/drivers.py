@@ -1,0 +1,69 @@
+"""Meterway's own drivers. Each has its entry point in pyproject.toml, as a driver of anybody's has."""
+
+from collections.abc import Callable
+from typing import Final
+
+from meterway.meter.addressed import AddressedDecoder
+from meterway.meter.codec import Decoder
+from meterway.meter.dlms import DlmsDecoder
+from meterway.meter.driver import Driver, MeterSetup
+from meterway.meter.iec62056_21 import ReadoutDecoder
+from meterway.meter.iec62056_21_access import Access, Readout
+from meterway.meter.iec62056_21_master import Iec62056Master
+from meterway.meter.mbus import MbusDecoder
+from meterway.meter.mbus_address import parse_address
+from meterway.meter.mbus_master import MbusMaster, MbusMeter
+from meterway.meter.p1 import P1Decoder
+from meterway.meter.p1_encrypted import EncryptedP1Decoder
+from meterway.meter.sml import SmlDecoder
+
+
+def _addressed(make: Callable[[MeterSetup], Decoder]) -> Callable[[MeterSetup], Decoder]:
+    """Return how to make the decoder of a protocol whose meters do not know who shares their link."""
+
+    def decoder(setup: MeterSetup) -> Decoder:
+        made = make(setup)
+        return AddressedDecoder(made, setup.address) if setup.address else made
+
+    return decoder
+
+
+def _dlms(setup: MeterSetup) -> Decoder:
+    push = setup.family.push
+    return DlmsDecoder(setup.zone, keys=setup.keys, lists=setup.lists or (() if push is None else (push,)))
+
+
+def _iec62056_21_master(setup: MeterSetup) -> Iec62056Master:
+    access = Access.of(setup.family, address=setup.address, password=setup.password)
+    return Iec62056Master(setup.zone, access, Readout())
+
+
+def _mbus_master(setup: MeterSetup) -> MbusMaster:
+    baud = setup.family.line.baud
+    return MbusMaster([MbusMeter(parse_address(setup.address), baud=baud)], setup.zone, baud=baud)
+
+
+DLMS: Final = Driver(protocol="dlms", title="DLMS/COSEM push", decoder=_addressed(_dlms))
+IEC62056_21: Final = Driver(
+    protocol="iec62056_21",
+    title="IEC 62056-21, optical head",
+    decoder=_addressed(lambda setup: ReadoutDecoder(setup.zone, quirks=setup.family.quirks)),
+    master=_iec62056_21_master,
+)
+MBUS: Final = Driver(
+    protocol="mbus",
+    title="M-Bus on wire",
+    decoder=_addressed(lambda setup: MbusDecoder(setup.zone)),
+    master=_mbus_master,
+)
+P1: Final = Driver(protocol="p1", title="DSMR P1 port", decoder=_addressed(lambda setup: P1Decoder(zone=setup.zone)))
+P1_ENCRYPTED: Final = Driver(
+    protocol="p1-encrypted",
+    title="DSMR P1 port, encrypted",
+    decoder=_addressed(lambda setup: EncryptedP1Decoder(setup.zone, keys=setup.keys)),
+)
+SML: Final = Driver(
+    protocol="sml",
+    title="Smart Message Language push",
+    decoder=_addressed(lambda setup: SmlDecoder(quirks=setup.family.quirks)),
+)
