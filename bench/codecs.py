@@ -1,9 +1,9 @@
 """Codecs beside named peers: telegrams a second on one core, the same bytes in the same run.
 
-P1 beside dsmr-parser, SML beside pysml, M-Bus beside pyMeterBus; IEC 62056-21 readouts (captures and our families'
-own) alone. Bytes come in pieces of 64, as from a serial line. P1 telegrams are those of our families, each with fresh
-digits, so that nobody gains by remembering; SML and M-Bus telegrams are captures (and the families' own), as they have
-no digits that could be changed in place. Time is this thread's, the best of some rounds.
+P1 beside dsmr-parser, SML beside pysml, DLMS pushes beside amshan, IEC 62056-21 readouts beside iec62056-21, M-Bus
+beside pyMeterBus. Bytes come in pieces of 64, as from a serial line. P1 telegrams are those of our families, each with
+fresh digits, so that nobody gains by remembering; the others are captures (and the families' own), as they have no
+digits that could be changed in place. Time is this thread's, the best of some rounds.
 
 dsmr-parser is told the dialect of each telegram, which it needs; ours is not.
 """
@@ -19,14 +19,17 @@ from random import Random
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from meterway.meter import hdlc
 from meterway.meter.codec import Decoder
 from meterway.meter.crc import crc16_arc
-from meterway.meter.family import family_names, load_family
+from meterway.meter.dlms import DlmsDecoder
+from meterway.meter.family import family_names, load_family, push_lists
 from meterway.meter.iec62056_21 import ReadoutDecoder
 from meterway.meter.mbus import MbusDecoder
 from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
 from meterway.meter.telegram import Telegram
+from meterway.meter.virtual.encode_dlms import encode_hdlc
 
 CHUNK_BYTES = 64
 TELEGRAMS = 400
@@ -55,17 +58,16 @@ class Input(NamedTuple):
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Measure; one of `p1`, `sml` and `mbus` as an argument leaves out the others."""
+    """Measure; names of `PARTS` as arguments leave out the others."""
     print(f"{'input':32}{'decoder':14}{'telegrams/s':>12}{'values/s':>12}{'MB/s':>8}{'telegrams':>14}{'ratio':>8}")
-    if not {"sml", "mbus"} & set(arguments):
-        for family in (name for name in family_names() if name in DIALECTS):
-            p1(family)
-    if not {"p1", "mbus"} & set(arguments):
-        sml()
-    if not arguments:
-        readouts()
-    if not arguments or "mbus" in arguments:
-        mbus()
+    for name in arguments or PARTS:
+        PARTS[name]()
+
+
+def p1_families() -> None:
+    """Compare on each dialect of P1."""
+    for family in (name for name in family_names() if name in DIALECTS):
+        p1(family)
 
 
 def p1(family_name: str) -> None:
@@ -87,10 +89,22 @@ def sml() -> None:
     compare(source, {"meterway": lambda chunks: ours(SmlDecoder(), chunks), "pysml": pysml})
 
 
+def dlms() -> None:
+    """Compare on each captured push in HDLC that needs no key, and on those of our families."""
+    source = Input("dlms captures and families", dlms_telegrams())
+    compare(source, {"meterway": lambda chunks: ours(plain_dlms(), chunks), "amshan": amshan})
+
+
 def readouts() -> None:
-    """Measure on each captured IEC 62056-21 readout and on those of our families."""
+    """Compare on each captured IEC 62056-21 readout with a checksum, and on those of our families."""
     source = Input("readouts, captures and families", readout_telegrams())
-    compare(source, {"meterway": lambda chunks: ours(ReadoutDecoder(ZoneInfo("Europe/Berlin")), chunks)})
+    compare(
+        source,
+        {
+            "meterway": lambda chunks: ours(ReadoutDecoder(ZoneInfo("Europe/Berlin")), chunks),
+            "iec62056-21": lambda _: iec62056_21(source.telegrams),
+        },
+    )
 
 
 def mbus() -> None:
@@ -198,18 +212,56 @@ def numbers(random: Random, whole: int, decimals: int) -> tuple[int, int, int, i
 
 
 def readout_telegrams() -> list[bytes]:
-    """Return each readout with an end that there is, several times over."""
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-    from support.corpus import captures
-
-    found = [capture.data for capture in captures("iec62056_21")]
-    samples = [load_family(name).sample for name in family_names() if name.startswith(("iec-", "heat-"))]
-    found += [sample.telegram for sample in samples if sample]
+    """Return each readout from STX to its checksum, several times over."""
+    found = [data[data.find(b"\x02") :] for data in raw_telegrams("iec62056_21", ("iec-", "heat-")) if b"\x02" in data]
     zone = ZoneInfo("Europe/Berlin")
     whole = [data for data in found if ours(ReadoutDecoder(zone), [data + b"\n/"])[0] == 1]
-    # A meter that sent a checksum owes one: those without come first.
-    whole.sort(key=lambda data: b"\x03" in data)
-    return [data for data in whole for _ in range(TELEGRAMS // len(whole))] if whole else []
+    return repeated([data[: data.rindex(b"\x03") + 2] for data in whole if b"\x03" in data])
+
+
+def iec62056_21(telegrams: Iterable[bytes]) -> Counts:
+    """It has no framer and asks through a transport of its own: it is given whole messages, from STX to checksum."""
+    from iec62056_21.messages import ReadoutDataMessage
+
+    whole = values = 0
+    for telegram in telegrams:
+        try:
+            message = ReadoutDataMessage.from_representation(telegram.decode("latin-1"))
+        except Exception:  # noqa: BLE001, S112 - it raises on some real telegrams; they count as not decoded
+            continue
+        whole += 1
+        values += sum(len(line.data_sets) for line in message.data_block.data_lines)
+    return whole, values
+
+
+def plain_dlms() -> DlmsDecoder:
+    return DlmsDecoder(ZoneInfo("Europe/Oslo"), lists=push_lists())
+
+
+def dlms_telegrams() -> list[bytes]:
+    """Return each push as HDLC frames, several times over; captures without a frame get one."""
+    found = [
+        encode_hdlc(data[3:]) if data.startswith(b"\xe6\xe7\x00") else data
+        for data in raw_telegrams("dlms_push", ("dlms-",))
+    ]
+    return repeated([data for data in found if data[0] == hdlc.FLAG and ours(plain_dlms(), [data])[0] == 1])
+
+
+def amshan(chunks: Iterable[bytes]) -> Counts:
+    from han.autodecoder import AutoDecoder
+    from han.hdlc import HdlcFrameReader
+
+    reader, decoder = HdlcFrameReader(), AutoDecoder()
+    telegrams = values = 0
+    for chunk in chunks:
+        for frame in reader.read(chunk):
+            try:
+                found = decoder.decode_message(frame)
+            except Exception:  # noqa: BLE001, S112 - it raises on some real telegrams; they count as not decoded
+                continue
+            telegrams += bool(found)
+            values += len(found or ())
+    return telegrams, values
 
 
 def pymeterbus(chunks: Iterable[bytes]) -> Counts:
@@ -233,11 +285,21 @@ def pymeterbus(chunks: Iterable[bytes]) -> Counts:
 
 def captured(protocol: str, make_decoder: Callable[[], Decoder]) -> list[bytes]:
     """Return each telegram of a protocol that there is, several times over."""
+    found = raw_telegrams(protocol, (f"{protocol}-",))
+    return repeated([data for data in found if ours(make_decoder(), [data])[0] == 1])
+
+
+def raw_telegrams(folder: str, families: tuple[str, ...]) -> list[bytes]:
+    """Return the captures in a folder of the corpus, and the samples of the families whose names begin so."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     from support.corpus import captures
 
-    found = [capture.data for capture in captures(protocol)]
-    samples = [load_family(name).sample for name in family_names() if name.startswith(f"{protocol}-")]
-    found += [sample.telegram for sample in samples if sample]
-    whole = [data for data in found if ours(make_decoder(), [data])[0] == 1]
-    return whole * (TELEGRAMS // len(whole)) if whole else []
+    samples = [load_family(name).sample for name in family_names() if name.startswith(families)]
+    return [capture.data for capture in captures(folder)] + [sample.telegram for sample in samples if sample]
+
+
+def repeated(telegrams: list[bytes]) -> list[bytes]:
+    return telegrams * max(1, TELEGRAMS // len(telegrams)) if telegrams else []
+
+
+PARTS = {"p1": p1_families, "sml": sml, "dlms": dlms, "readouts": readouts, "mbus": mbus}

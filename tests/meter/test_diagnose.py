@@ -5,10 +5,12 @@ from random import Random
 import pytest
 
 from meterway.core.zones import find_zone
+from meterway.meter.codec import Decoder
 from meterway.meter.diagnose import Finding, diagnose, hear
+from meterway.meter.driver import MeterSetup
 from meterway.meter.family import Family, Line, family_names, load_family
 from meterway.meter.keys import NO_KEYS, Keys
-from meterway.meter.recognise import make_decoder
+from meterway.plugins import make_decoder
 from support import sml
 from support.uart import read_as
 
@@ -18,10 +20,12 @@ SEVEN_BITS = Line(baud=9600, data_bits=7, parity="E")
 
 def found(family: Family, data: bytes, line: Line | None = None, *, keys: Keys = NO_KEYS) -> list[Finding]:
     zone = find_zone(family.timezone)
-    lists = () if family.push is None else (family.push,)
-    decoder = make_decoder(family.protocol, zone, family.quirks, keys=keys, lists=lists)
-    heard = hear([data], decoder)
-    return diagnose(heard, family.protocol, line or family.line, lambda protocol: make_decoder(protocol, zone))
+    heard = hear([data], make_decoder(MeterSetup(family=family, zone=zone, keys=keys)))
+
+    def decoder_of(protocol: str) -> Decoder:
+        return make_decoder(MeterSetup.unknown(protocol, zone))
+
+    return diagnose(heard, family.protocol, line or family.line, decoder_of)
 
 
 def sample(name: str) -> tuple[Family, bytes]:
@@ -61,7 +65,7 @@ def test_another_protocol() -> None:
 @pytest.mark.parametrize("baud", [300, 2400, 9600])
 def test_a_sender_that_is_slower_than_the_reader(baud: int) -> None:
     family, telegram = sample("p1-generic")
-    seen = read_as(telegram * 2, Line(baud=baud), P1_LINE)
+    seen = read_as(telegram[:60], Line(baud=baud), P1_LINE)
     finding = found(family, seen, P1_LINE)[0]
     assert finding.code == "wrong-baud"
     assert "too fast" in finding.detail

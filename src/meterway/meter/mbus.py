@@ -14,11 +14,13 @@ The frames are in ``mbus_frames``, the data records in ``mbus_records``, asking 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from meterway.core.errors import BadDataError
 from meterway.core.obis import Obis

@@ -14,10 +14,11 @@ choice, is what Holley meters send.
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Context, Decimal
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from meterway.core.obis import Obis
 from meterway.core.units import DLMS_UNITS

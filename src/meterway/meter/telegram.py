@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
+
 from meterway.core.obis import Obis
 from meterway.core.properties import Medium, medium_of_device_type
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
-    """One line of a telegram."""
+class Register(msgspec.Struct, frozen=True, gc=False):
+    """One line of a telegram. A struct, for it is made twice as fast as a dataclass, and by the thousand."""
 
     obis: Obis
     value: Decimal | str
