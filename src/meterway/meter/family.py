@@ -146,6 +146,9 @@ class Family(Table, frozen=True):
     """None: the meter sends by itself."""
     channels: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
     """How many further meters (gas, water, heat) may speak through this one."""
+    identification: str | None = None
+    """A regular expression; how these meters call themselves (``Telegram.meter``, or a text of theirs) begins so. Left
+    out: they cannot be told from others of their protocol."""
     maximum_power_w: Annotated[int, msgspec.Meta(gt=0)] | None = None
     """More than this, and a faster rise of an energy register, is implausible at such a connection."""
     secrets: tuple[Literal["encryption-key", "authentication-key", "pin"], ...] = ()
@@ -169,6 +172,10 @@ class Family(Table, frozen=True):
         find_zone(self.timezone)
         for code in self.obis:
             Obis.parse(code)
+        try:
+            re.compile(self.identification or "")
+        except re.error as error:
+            raise ValueError(f"identification is no regular expression: {error}") from error
 
 
 def parse_family(text: str, name: str, *, where: str) -> Family:
