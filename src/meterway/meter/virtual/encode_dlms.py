@@ -7,70 +7,38 @@ Sealing an APDU is ``meter.dlms_security.seal``.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Final
 
 from meterway.core.obis import Obis
+from meterway.meter.axdr_write import array, date_time, enum, int8, int16, octets, structure, uint16, uint32, visible
 from meterway.meter.dlms_security import write_length
 from meterway.meter.hdlc import encode_frame
+
+__all__ = [
+    "Scale",
+    "array",
+    "attributes",
+    "coded",
+    "date_time",
+    "described",
+    "encode_blocks",
+    "encode_hdlc",
+    "encode_notification",
+    "enum",
+    "flat",
+    "int16",
+    "octets",
+    "structure",
+    "uint16",
+    "uint32",
+    "visible",
+]
 
 _LLC: Final = b"\xe6\xe7\x00"
 _MOST_INFORMATION_BYTES: Final = 2030
 
 Scale = tuple[int, int]
 """Scaler and unit number."""
-
-
-def uint32(value: int) -> bytes:
-    """Return a double-long-unsigned."""
-    return b"\x06" + value.to_bytes(4, "big")
-
-
-def uint16(value: int) -> bytes:
-    """Return a long-unsigned."""
-    return b"\x12" + value.to_bytes(2, "big")
-
-
-def int16(value: int) -> bytes:
-    """Return a long."""
-    return b"\x10" + value.to_bytes(2, "big", signed=True)
-
-
-def enum(value: int) -> bytes:
-    """Return an enumerated value."""
-    return bytes((0x16, value))
-
-
-def octets(data: bytes) -> bytes:
-    """Return an octet string."""
-    return b"\x09" + write_length(len(data)) + data
-
-
-def visible(text: str) -> bytes:
-    """Return a visible string."""
-    return b"\x0a" + write_length(len(text)) + text.encode("ascii")
-
-
-def structure(*elements: bytes) -> bytes:
-    """Return a structure."""
-    return b"\x02" + write_length(len(elements)) + b"".join(elements)
-
-
-def array(*elements: bytes) -> bytes:
-    """Return an array."""
-    return b"\x01" + write_length(len(elements)) + b"".join(elements)
-
-
-def date_time(time: datetime, *, with_deviation: bool = True) -> bytes:
-    """Return the 12 octets of a date-time, without a tag; ``time`` is aware."""
-    east_min = int((time.utcoffset() or time - time).total_seconds()) // 60
-    deviation = -east_min if with_deviation else -0x8000
-    return (
-        time.year.to_bytes(2, "big")
-        + bytes((time.month, time.day, time.isoweekday(), time.hour, time.minute, time.second, 0xFF))
-        + deviation.to_bytes(2, "big", signed=True)
-        + bytes((0x80 if time.dst() else 0x00,))
-    )
 
 
 def coded(values: Iterable[tuple[Obis, bytes, Scale | None]]) -> list[bytes]:
@@ -88,7 +56,7 @@ def described(values: Sequence[tuple[int, Obis, bytes]]) -> list[bytes]:
 
     The first object is the list itself, its value is not sent.
     """
-    objects = [structure(uint16(class_id), octets(bytes(obis)), b"\x0f\x02", uint16(0)) for class_id, obis, _ in values]
+    objects = [structure(uint16(class_id), octets(bytes(obis)), int8(2), uint16(0)) for class_id, obis, _ in values]
     return [array(*objects), *(value for _, _, value in values[1:])]
 
 
@@ -142,4 +110,4 @@ def _scale(scale: Scale | None) -> list[bytes]:
     if scale is None:
         return []
     scaler, unit = scale
-    return [structure(b"\x0f" + scaler.to_bytes(1, "big", signed=True), enum(unit))]
+    return [structure(int8(scaler), enum(unit))]
