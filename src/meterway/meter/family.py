@@ -35,6 +35,7 @@ from meterway.core.errors import SetupError
 from meterway.core.obis import Obis
 from meterway.core.reading import PhysicalMeterClass
 from meterway.core.zones import find_zone
+from meterway.meter.dlms_ask import DlmsAsk
 from meterway.meter.dlms_layout import PushList
 from meterway.meter.keys import KEY_BYTES, Keys
 
@@ -65,6 +66,8 @@ class SignOn(Table, frozen=True):
     """Between them and the request."""
     highest_baud: Annotated[int, msgspec.Meta(ge=300)] = 19_200
     """In mode C no faster rate is chosen, whatever the meter offers."""
+    registers: tuple[str, ...] = ()
+    """Codes (``1.8.0``) that are read one by one in programming mode, where the readout does not hold them."""
 
 
 class ObisRule(Table, frozen=True):
@@ -159,6 +162,8 @@ class Family(Table, frozen=True):
     """By OBIS code; what is not listed means what the catalogue says."""
     push: PushList | None = None
     """What the meter's DLMS pushes leave out: which value stands where, units and scalers."""
+    dlms_ask: DlmsAsk | None = None
+    """How the meter is asked by DLMS; None: it is not."""
     sample: Sample | None = None
     name: str = ""
     """The file's name without its ending; never written in the file."""
@@ -166,7 +171,7 @@ class Family(Table, frozen=True):
     @property
     def is_asked(self) -> bool:
         """Whether the meter speaks only when a master asks it."""
-        return self.sign_on is not None or self.protocol == "mbus"
+        return self.sign_on is not None or self.dlms_ask is not None or self.protocol == "mbus"
 
     def __post_init__(self) -> None:
         find_zone(self.timezone)
