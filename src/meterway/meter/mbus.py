@@ -32,7 +32,7 @@ from meterway.meter.mbus_records import RecordError, read_records
 from meterway.meter.mbus_units import FIXED, FIXED_MEDIA
 from meterway.meter.telegram import Register, Telegram
 
-__all__ = ["LIMIT_BYTES", "Identity", "MbusDecoder", "Readout", "read_answer", "read_identity"]
+__all__ = ["LIMIT_BYTES", "Identity", "MbusDecoder", "Readout", "read_answer", "read_identity", "status_register"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _records(
     records = read_records(body, device_type=device_type, zone=zone, big_endian=big_endian)
     registers = records.registers
     if status is not None:
-        registers += (_status(GROUP_A.get(device_type, OTHER_MEDIUM), status),)
+        registers += (status_register(GROUP_A.get(device_type, OTHER_MEDIUM), status),)
     return Readout(Telegram("mbus", registers, frame.raw, name, records.time), records.more, identity)
 
 
@@ -227,7 +227,8 @@ def _named(head: bytes, big_endian: bool) -> tuple[Identity, str]:  # noqa: FBT0
 
 
 @lru_cache(maxsize=1024)
-def _status(a: int, status: int) -> Register:
+def status_register(a: int, status: int) -> Register:
+    """Return the status byte of a data header; ``a`` is group A of the meter's codes."""
     return Register(Obis(a, 0, 97, 97, 1), Decimal(status), None, None, "status")
 
 
@@ -254,7 +255,7 @@ def _fixed(frame: Frame, data: bytes, *, big_endian: bool) -> Readout:
             registers.append(_counter(a, code, counter, stored=stored, binary=bool(status & _BINARY)))
     if len(registers) > 1 and registers[0].obis == registers[1].obis:
         registers[1] = replace(registers[1], obis=private_code(Place(a, 0, 0, 0, 1), TABLE_OTHER, units[1]))
-    registers.append(_status(a, status))
+    registers.append(status_register(a, status))
     identity = Identity(values.digits(number), "", 0, device_type)
     return Readout(Telegram("mbus", tuple(registers), frame.raw, str(identity)), more=False, identity=identity)
 

@@ -135,6 +135,29 @@ def read_records(body: bytes, *, device_type: int, zone: tzinfo, big_endian: boo
     return Records(tuple(registers), _clock(registers), more=False)
 
 
+def record_bounds(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield of each record where its header begins, where its data begin, and where they end.
+
+    Fillers are left out; it ends at the maker's own data.
+
+    Raises:
+        RecordError: as ``read_records``.
+    """
+    position = 0
+    while position < len(body):
+        if body[position] == _FILLER:
+            position += 1
+            continue
+        if body[position] & 0x0F == _SPECIAL:
+            return
+        plan, data = _header(OTHER_MEDIUM, body, position)
+        start, width = (data, plan.width_bytes) if plan.width_bytes >= 0 else _variable(body, data)[:2]
+        if start + width > len(body):
+            raise RecordError(f"the record {plan.name!r} breaks off")
+        yield position, data, start + width
+        position = start + width
+
+
 def _clock(registers: list[Register]) -> datetime | None:
     return next((register.time for register in registers if register.obis == _CLOCK), None)
 
