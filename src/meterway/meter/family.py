@@ -37,7 +37,9 @@ from meterway.core.reading import PhysicalMeterClass
 from meterway.core.zones import find_zone
 from meterway.meter.dlms_ask import DlmsAsk
 from meterway.meter.dlms_layout import PushList
+from meterway.meter.json_map import JsonMap
 from meterway.meter.keys import KEY_BYTES, Keys
+from meterway.meter.modbus_map import ModbusMap
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _SUFFIX = ".toml"
@@ -164,6 +166,10 @@ class Family(Table, frozen=True):
     """What the meter's DLMS pushes leave out: which value stands where, units and scalers."""
     dlms_ask: DlmsAsk | None = None
     """How the meter is asked by DLMS; None: it is not."""
+    modbus: ModbusMap | None = None
+    """Where a Modbus meter keeps its values, and how it is asked for them."""
+    json: JsonMap | None = None
+    """Where the registers stand in the documents of a JSON source."""
     sample: Sample | None = None
     name: str = ""
     """The file's name without its ending; never written in the file."""
@@ -171,7 +177,8 @@ class Family(Table, frozen=True):
     @property
     def is_asked(self) -> bool:
         """Whether the meter speaks only when a master asks it."""
-        return self.sign_on is not None or self.dlms_ask is not None or self.protocol == "mbus"
+        ways = (self.sign_on, self.dlms_ask, self.modbus)
+        return self.protocol == "mbus" or any(way is not None for way in ways)
 
     def __post_init__(self) -> None:
         find_zone(self.timezone)
