@@ -161,7 +161,7 @@ class ChildProcess:
         self._error = ""
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                *_with_orphan_signal(command),
+                *with_orphan_signal(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -275,7 +275,7 @@ class ChildProcess:
         self._process = None
 
 
-def _with_orphan_signal(command: Command) -> list[str]:
+def with_orphan_signal(command: Command) -> list[str]:
     """Return the command line that also asks the kernel to end the child with its parent, and changes the user."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:

@@ -1,73 +1,26 @@
-import asyncio
+"""What all links have in common, and the file that is replayed."""
+
 import os
-import pty
-import tty
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meterway.adapter.config import ReplaySource, SerialSource, TcpSource
-from meterway.adapter.links import describe, open_link
-from meterway.core.errors import TransientError
+from meterway.adapter.config import (
+    HttpSource,
+    MqttSource,
+    ProcessSource,
+    ReplaySource,
+    Rfc2217Source,
+    SerialSource,
+    Source,
+    TcpListenerSource,
+    TcpSource,
+)
+from meterway.adapter.links import describe, kind, open_link
+from meterway.core.errors import SetupError, TransientError
 from meterway.meter.family import Line
-from support.brokers import free_port
 
 LINE = Line()
-
-
-@pytest.fixture
-def line_and_port() -> Iterator[tuple[int, Path]]:
-    """The meter's end of a serial line, and the device at the other end."""
-    meter_end, adapter_end = pty.openpty()
-    tty.setraw(adapter_end)
-    yield meter_end, Path(os.ttyname(adapter_end))
-    for descriptor in (meter_end, adapter_end):
-        os.close(descriptor)
-
-
-async def read_exactly(link: object, size: int) -> bytes:
-    data = b""
-    async with asyncio.timeout(10):
-        while len(data) < size:
-            data += await link.read()  # type: ignore[attr-defined]
-    return data
-
-
-async def test_a_serial_line_hands_on_every_byte_value(line_and_port: tuple[int, Path]) -> None:
-    meter_end, port = line_and_port
-    sent = bytes(range(256)) * 4
-    async with open_link(SerialSource(port=port), LINE) as link:
-        os.write(meter_end, sent)
-        assert await read_exactly(link, len(sent)) == sent
-
-
-async def test_a_port_that_is_not_there_is_named() -> None:
-    source = SerialSource(port=Path("/dev/serial/by-id/usb-none"))
-    with pytest.raises(TransientError, match="serial port /dev/serial/by-id/usb-none cannot be opened: No such file"):
-        async with open_link(source, LINE):
-            pass
-
-
-async def test_a_gateway_that_closes_is_a_transient_error() -> None:
-    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"/half")
-        writer.close()
-        await writer.wait_closed()
-
-    server = await asyncio.start_server(speak, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, open_link(TcpSource(host="127.0.0.1", port=port), LINE) as link:
-        assert await read_exactly(link, 5) == b"/half"
-        with pytest.raises(TransientError, match=f"tcp 127.0.0.1:{port} was closed by the other side"):
-            await link.read()
-
-
-async def test_nobody_listening_is_a_transient_error_that_names_the_address() -> None:
-    port = free_port()
-    with pytest.raises(TransientError, match=f"tcp 127.0.0.1:{port} cannot be opened"):
-        async with open_link(TcpSource(host="127.0.0.1", port=port), LINE):
-            pass
 
 
 @pytest.mark.parametrize("bytes_per_s", [None, 1_000_000])
@@ -88,5 +41,28 @@ async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
             await link.read()
 
 
-def test_a_source_says_where_it_is() -> None:
-    assert describe(TcpSource(host="gateway", port=4000)) == "tcp gateway:4000"
+async def test_a_meter_that_must_be_asked_cannot_be_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "capture").write_bytes(b"x")
+    async with open_link(ReplaySource(file=tmp_path / "capture"), LINE) as link:
+        with pytest.raises(
+            SetupError, match=r'this link only listens; a meter that must be asked needs `type = "serial"'
+        ):
+            await link.write(b"/?!\r\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "its_kind"),
+    [
+        (SerialSource(port=Path("/dev/ttyUSB0")), "serial port /dev/ttyUSB0", "serial"),
+        (Rfc2217Source(host="gateway", port=4000), "rfc2217 gateway:4000", "rfc2217"),
+        (TcpSource(host="gateway", port=4000), "tcp gateway:4000", "tcp"),
+        (TcpListenerSource(port=4000), "tcp listener 127.0.0.1:4000", "tcp-listener"),
+        (ReplaySource(file=Path("a.bin")), "file a.bin", "replay"),
+        (MqttSource(topic="tele/+/SENSOR"), "mqtt topic tele/+/SENSOR", "mqtt"),
+        (HttpSource(url="http://192.168.1.5:81/rpc?token=geheim#x"), "http://192.168.1.5:81/rpc", "http"),
+        (ProcessSource(command=("/usr/bin/wmbusmeters", "geheim")), "program wmbusmeters", "process"),
+    ],
+)
+def test_a_source_says_where_and_what_it_is_without_a_secret(source: Source, place: str, its_kind: str) -> None:
+    assert describe(source) == place
+    assert kind(source) == its_kind

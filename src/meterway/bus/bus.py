@@ -40,6 +40,9 @@ class Delivery(Protocol):
     def topic(self) -> str: ...
     @property
     def payload(self) -> bytes: ...
+    @property
+    def retained(self) -> bool:
+        """Whether the broker had kept it since before this subscription."""
 
     def ack(self) -> None:
         """Tell the broker that the message is safe here. Does nothing if the connection was lost since."""

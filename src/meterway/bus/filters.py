@@ -24,6 +24,24 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(given) and all(want in ("+", have) for want, have in zip(wanted, given, strict=True))
 
 
+def check_filter(topic_filter: str) -> str:
+    """Return ``topic_filter`` if every broker takes a subscription to it.
+
+    Raises:
+        BadDataError: as ``check_topic``; or a wildcard is only a part of a level, or ``#`` is not the last.
+    """
+    levels = topic_filter.split("/")
+    names = [level for level in levels if level not in ("+", "#")]
+    if "#" in levels[:-1] or any(wildcard in name for name in names for wildcard in "+#"):
+        raise BadDataError(
+            f"topic filter {topic_filter[:200]!r}: + stands for one whole level, # for all that follow, at the end",
+            reason="bad-topic",
+        )
+    if names:
+        check_topic("/".join(names))
+    return topic_filter
+
+
 @lru_cache(maxsize=16_384)
 def check_topic(topic: str) -> str:
     """Return ``topic`` if every broker takes a message on it.

@@ -31,6 +31,7 @@ LEAVE_WITHIN_S = 2.0
 
 _LAST_IDENTIFIER = 65_535
 _QOS_BITS = 0x06
+_RETAIN_BIT = 0x01
 _REFUSED_SUBSCRIPTION = 0x80
 _PUBLISH_QOS_1 = 0x32
 _PUBLISH_QOS_1_RETAIN = 0x33
@@ -70,13 +71,14 @@ class Login:
 class Inbound:
     """A message that has arrived; see ``bus.Delivery``."""
 
-    __slots__ = ("_identifier", "_session", "payload", "topic")
+    __slots__ = ("_identifier", "_session", "payload", "retained", "topic")
 
-    def __init__(self, session: "Session", identifier: int, topic: str, payload: bytes) -> None:
+    def __init__(self, session: "Session", identifier: int, topic: str, payload: bytes, *, retained: bool) -> None:
         self._session = session
         self._identifier = identifier
         self.topic = topic
         self.payload = payload
+        self.retained = retained
 
     def ack(self) -> None:
         if self._identifier:
@@ -273,11 +275,11 @@ class Session:
     def _on_publish(self, command: int, data: bytes) -> None:
         end = 2 + (data[0] << 8 | data[1])
         topic = data[2:end].decode(errors="replace")
+        identifier = 0
         if command & _QOS_BITS:
-            inbound = Inbound(self, data[end] << 8 | data[end + 1], topic, data[end + 2 :])
-        else:
-            inbound = Inbound(self, 0, topic, data[end:])
-        self._receive(inbound)
+            identifier = data[end] << 8 | data[end + 1]
+            end += 2
+        self._receive(Inbound(self, identifier, topic, data[end:], retained=bool(command & _RETAIN_BIT)))
 
     def _on_puback(self, _command: int, data: bytes) -> None:
         size, on_ack = self._unacknowledged.pop(data[0] << 8 | data[1], (0, None))

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import NoReturn
 from zoneinfo import ZoneInfo
@@ -105,6 +106,18 @@ def spare_garbage_collection() -> None:
     gc.set_threshold(_GC_THRESHOLD)
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Log nothing meanwhile: what goes wrong is in the answer."""
+    log = logging.getLogger("meterway")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def start_logging(*, level: int = logging.INFO) -> None:
     """Log to stderr; the only place that sets levels and handlers."""
     logging.basicConfig(
@@ -114,3 +127,5 @@ def start_logging(*, level: int = logging.INFO) -> None:
     )
     logging.getLogger("gmqtt").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for name in ("serialx", "httpx", "httpcore"):  # they log bytes sent and URLs: a meter's password, a token
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -22,6 +22,9 @@ SMART_METER_FILTER = "smartMeterMessage/#"
 CONCENTRATOR_FILTER = "concentrator/#"
 """What the cloud subscribes to."""
 
+ROOTS = frozenset({"smartMeterMessage", "concentrator", "receipt"})
+"""The first levels of all topics that Meterway publishes on."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -3,11 +3,26 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from meterway.adapter.config import ReplaySource, SerialSource, Source, TcpSource
+from meterway.adapter.config import (
+    HttpSource,
+    MqttSource,
+    ProcessSource,
+    ReplaySource,
+    Rfc2217Source,
+    SerialSource,
+    Source,
+    TcpListenerSource,
+    TcpSource,
+)
+from meterway.adapter.links.http import open_http
+from meterway.adapter.links.listener import open_tcp_listener
+from meterway.adapter.links.mqtt import open_mqtt
 from meterway.adapter.links.place import describe, kind
+from meterway.adapter.links.process import open_process
 from meterway.adapter.links.replay import open_replay
 from meterway.adapter.links.serial import open_serial
 from meterway.adapter.links.tcp import open_tcp
+from meterway.bus.bus import BrokerConfig
 from meterway.meter.family import Line
 
 __all__ = ["Link", "describe", "kind", "open_link"]
@@ -45,16 +60,32 @@ class Link(Protocol):
         """
 
 
-def open_link(source: Source, line: Line) -> AbstractAsyncContextManager[Link]:
-    """Open ``source``; ``line`` fills in the serial settings that it leaves out.
+_OWN_BROKER = BrokerConfig()
+
+
+def open_link(  # noqa: PLR0911 - one line a kind
+    source: Source, line: Line, broker: BrokerConfig = _OWN_BROKER
+) -> AbstractAsyncContextManager[Link]:
+    """Open ``source``.
+
+    ``line`` is the one with which the family's meters begin; it fills in the settings that the source leaves out.
+    ``broker`` is the adapter's own, for a topic that is not said to be on another.
 
     Raises:
-        TransientError: it cannot be opened now; says where and why.
+        TransientError: it cannot be opened now; says where, why and what to do.
     """
     match source:
-        case SerialSource():
+        case SerialSource() | Rfc2217Source():
             return open_serial(source, line)
         case TcpSource():
             return open_tcp(source, line)
+        case TcpListenerSource():
+            return open_tcp_listener(source, line)
         case ReplaySource():
             return open_replay(source)
+        case MqttSource():
+            return open_mqtt(source, broker)
+        case HttpSource():
+            return open_http(source)
+        case ProcessSource():
+            return open_process(source)

@@ -10,11 +10,11 @@ class OneWay:
     message_bounded = False
 
     def __init__(self, where: str) -> None:
-        self._where = where
+        self.where = where
 
     async def write(self, data: bytes) -> None:
         raise SetupError(
-            f"{self._where}: {len(data)} bytes are to be sent and this link only listens; a meter that must be asked "
+            f"{self.where}: {len(data)} bytes are to be sent and this link only listens; a meter that must be asked "
             'needs `type = "serial"`, `"rfc2217"`, `"tcp"` or `"tcp-listener"`'
         )
 

@@ -33,7 +33,7 @@ class Replay(OneWay):
         try:
             data = await asyncio.to_thread(self._read_chunk, size_bytes)
         except OSError as error:
-            raise TransientError(f"{self._where} cannot be read: {why(error)}") from error
+            raise TransientError(f"{self.where} cannot be read: {why(error)}") from error
         self._offset_bytes += len(data)
         return data
 

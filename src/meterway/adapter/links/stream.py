@@ -8,10 +8,10 @@ from meterway.adapter.links.place import why
 from meterway.core.errors import TransientError
 
 CHUNK_LIMIT_BYTES = 16_384
-"""The most that one ``read`` returns, and the most that is received and held ahead of it, twice over."""
+"""The most that one ``read`` returns; what comes faster than it is read waits at the other side."""
 CONNECT_TIMEOUT_S = 10.0
-WRITE_TIMEOUT_S = 30.0
-"""The other side that takes nothing for so long is gone; 1 KiB at 300 baud takes as long."""
+WRITE_TIMEOUT_S = 60.0
+"""The other side that takes nothing for so long is gone; 1,500 bytes at 300 baud take 50 s."""
 
 
 class Stream:
@@ -29,16 +29,16 @@ class Stream:
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._where = where
+        self.where = where
         self._broken = broken
 
     async def read(self) -> bytes:
         try:
             data = await self._reader.read(CHUNK_LIMIT_BYTES)
         except self._broken as error:
-            raise TransientError(f"{self._where} broke: {why(error)}") from error
+            raise TransientError(f"{self.where} broke: {why(error)}") from error
         if not data:
-            raise TransientError(f"{self._where} was closed by the other side")
+            raise TransientError(f"{self.where} was closed by the other side")
         return data
 
     async def write(self, data: bytes) -> None:
@@ -46,12 +46,12 @@ class Stream:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 self._writer.write(data)
                 await self._writer.drain()
-                await self._sent(len(data))
+                await self._sent()
         except self._broken as error:
-            raise TransientError(f"{self._where} takes nothing: {why(error)}") from error
+            raise TransientError(f"{self.where} takes nothing: {why(error)}") from error
 
-    async def _sent(self, size_bytes: int) -> None:
-        """Return when the last bit of the bytes just written has left."""
+    async def _sent(self) -> None:
+        """Return when what was written has left, if that can be seen."""
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from meterway.meter.family import Line
 
 @asynccontextmanager
 async def open_tcp(source: TcpSource, line: Line) -> AsyncIterator["Tcp"]:
-    """Connect to ``source``, whose serial port, if it has one, is set as ``line`` says.
+    """Connect to ``source``; the serial line behind it is taken to be set as ``line`` says.
 
     Raises:
         TransientError: nobody listens there.
@@ -36,9 +36,18 @@ class Tcp(Stream):
         self._line = line
 
     async def set_line(self, line: Line) -> None:
-        if line != self._line:
-            raise SetupError(
-                f"{self._where}: the meter wants {line.baud} baud {line.data_bits}{line.parity}{line.stop_bits}, and "
-                'the serial line behind a TCP gateway cannot be set; use `type = "rfc2217"` if the gateway speaks '
-                "RFC 2217 (ser2net: telnet(rfc2217)), or a family whose meters stay at the rate they begin with"
-            )
+        check_same(self.where, self._line, line)
+
+
+def check_same(where: str, line: Line, wanted: Line) -> None:
+    """Check that nobody wants another line than the one behind a gateway, which cannot be set from here.
+
+    Raises:
+        SetupError: somebody does.
+    """
+    if wanted != line:
+        raise SetupError(
+            f"{where}: the meter wants {wanted}, the gateway's line is taken to be {line} and cannot be set over plain "
+            'TCP; use `type = "rfc2217"` with a gateway that speaks it (ser2net: telnet(rfc2217)), or a family whose '
+            "meters stay at the rate with which they begin (sign_on.highest_baud)"
+        )
