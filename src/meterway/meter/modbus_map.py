@@ -181,6 +181,8 @@ class Model(Block, frozen=True, kw_only=True):
 
     numbers: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)]
     """The models that are laid out so: single, split and three phases have one each."""
+    length: Annotated[int, msgspec.Meta(ge=0, le=LAST_ADDRESS)] = 0
+    """How many registers follow its header by its definition; what counts in reading is what the meter says."""
 
 
 class ModbusMap(Block, frozen=True):
@@ -199,8 +201,9 @@ class ModbusMap(Block, frozen=True):
     """How long the meter may take before it answers."""
     pause_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.02
     """Between an answer and the next question on a serial line; 3.5 characters at least."""
-    absent: dict[Type, tuple[int, ...]] = msgspec.field(default_factory=dict)
-    """Unsigned contents, by type, with which these meters say "no value", beside the usual ones."""
+    absent: dict[Type, tuple[tuple[int, int], ...]] = msgspec.field(default_factory=dict)
+    """Ranges of contents, by type, that mean "no value" with these meters, beside the usual ones: the first content and
+    the last, taken as unsigned."""
     bases: tuple[Address, ...] = ()
     """Where "SunS" may stand, in the order of trial."""
     models: tuple[Model, ...] = ()

@@ -44,14 +44,16 @@ def joined(words: Sequence[int], order: WordOrder) -> bytes:
     return b"".join(word.to_bytes(2, "big") for word in (words if order == "big" else reversed(words)))
 
 
-def number(words: Sequence[int], kind: Type, order: WordOrder, absent: Sequence[int] = ()) -> Decimal | None:
+def number(
+    words: Sequence[int], kind: Type, order: WordOrder, absent: Sequence[tuple[int, int]] = ()
+) -> Decimal | None:
     """Return the number that registers hold; None where they say that there is none.
 
     A float is the shortest decimal number that means the same float.
     """
     data = joined(words, order)
     content = int.from_bytes(data, "big")
-    if content in absent or content in UNIMPLEMENTED.get(kind, ()):
+    if content in UNIMPLEMENTED.get(kind, ()) or any(first <= content <= last for first, last in absent):
         return None
     if kind in _FLOATS:
         return _real(data, kind)

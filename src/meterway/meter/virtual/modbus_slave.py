@@ -7,7 +7,7 @@ Source: MODBUS Application Protocol Specification V1.1b3, 6.3, 6.4, 7; SunSpec D
 1.1, 3 and 4.2.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, Literal
 
@@ -49,6 +49,7 @@ _END: Final = [0xFFFF, 0]
 _NO_SCALE: Final = 0x8000
 _NAN: Final = {"float32": 0x7FC0_0000, "float64": 0x7FF8_0000_0000_0000}
 _LARGEST_SCALED: Final = 32_767
+_LARGEST_LONG: Final = 2**31 - 1
 
 _Bank = dict[tuple[Function, int], int]
 
@@ -158,7 +159,7 @@ class ModbusSlave:
             start = base + len(words)
             number = model.numbers[0] if model is not self._model else self._number
             places = self._block(model, start, values)
-            end = max(address for _, address in places) + 1
+            end = max(start + model.length + 2, *(address + 1 for _, address in places))
             words += [number, end - start - 2] + [
                 places.get((self._map.function, at), _NO_SCALE) for at in range(start + 2, end)
             ]
@@ -181,13 +182,12 @@ class ModbusSlave:
                 content = said if place.type == "string" else Decimal(said) if said else None
                 self._put(bank, place, base, content)
         for value in block.values:
-            content = values.get(value.obis)
+            content = _unscaled(values, value)
             if content is not None:
-                content = (content / Decimal(value.scale)).scaleb(-powers.get(value.scale_at, 0))
+                content = content.scaleb(-powers[value.scale_at]) if value.scale_at in powers else content
             self._put(bank, value, base, content)
         for address, power in powers.items():
-            if address is not None:
-                bank[self._map.function, base + address] = power & 0xFFFF
+            bank[self._map.function, base + address] = power & 0xFFFF
         return bank
 
     def _put(self, bank: _Bank, place: Place, base: int, content: Decimal | str | None) -> None:
@@ -196,23 +196,26 @@ class ModbusSlave:
             bank[spot.function, spot.address + at] = word
 
     @staticmethod
-    def _powers(block: Block, values: Mapping[str, Decimal]) -> dict[int | None, int]:
-        """Return the power of ten in each scale register: the finest at which all its values have room."""
-        powers: dict[int | None, int] = {}
+    def _powers(block: Block, values: Mapping[str, Decimal]) -> dict[int, int]:
+        """Return the power of ten in each scale register: it leaves all digits, or as many as there is room for."""
+        scaled: dict[int, list[tuple[Decimal, int]]] = {}
         for value in block.values:
+            content = _unscaled(values, value)
             if value.scale_at is not None:
-                need = _power(values.get(value.obis), value)
-                powers[value.scale_at] = max(powers.get(value.scale_at, -LARGEST_SCALE), need)
-        return powers
+                room = _LARGEST_SCALED if value.registers == 1 else _LARGEST_LONG
+                scaled.setdefault(value.scale_at, []).append((content or Decimal(0), room))
+        return {address: _power(contents) for address, contents in scaled.items()}
 
 
-def _power(value: Decimal | None, quantity: Quantity) -> int:
-    """Return the power of ten that leaves all digits of a value, or as many as there is room for."""
-    if value is None or not value:
-        return -LARGEST_SCALE
-    power = max(-LARGEST_SCALE, min(0, int(value.normalize().as_tuple().exponent)))
-    largest = _LARGEST_SCALED if quantity.registers == 1 else 2**31 - 1
-    while abs(value.scaleb(-power)) > largest and power < LARGEST_SCALE:
+def _unscaled(values: Mapping[str, Decimal], quantity: Quantity) -> Decimal | None:
+    value = values.get(quantity.obis)
+    return None if value is None else value / Decimal(quantity.scale)
+
+
+def _power(contents: Sequence[tuple[Decimal, int]]) -> int:
+    power = min(0, *(int(value.normalize().as_tuple().exponent) for value, _ in contents))
+    power = max(power, -LARGEST_SCALE)
+    while power < LARGEST_SCALE and any(abs(value.scaleb(-power)) > room for value, room in contents):
         power += 1
     return power
 
