@@ -17,6 +17,7 @@ _COMMANDS = {
     "cloud": "meterway.cli.run:cloud",
     "meter": "meterway.cli.meter:meter",
     "decode": "meterway.cli.decode:decode",
+    "detect": "meterway.cli.detect:detect",
     "doctor": "meterway.cli.doctor:doctor",
     "config": "meterway.cli.config:config",
 }
@@ -41,6 +42,7 @@ def root() -> None:
 
     \b
     Try it:        meterway demo
+    Your meter:    meterway detect
     A capture:     meterway decode telegram.bin
     One device:    meterway edge --config edge.toml
     The cloud:     meterway cloud --config cloud.toml

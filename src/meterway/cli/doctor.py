@@ -1,7 +1,6 @@
 """``meterway doctor``: what is wrong here, one line a check, with the fix."""
 
 import asyncio
-import logging
 import os
 import shutil
 import socket
@@ -17,7 +16,7 @@ import click
 import msgspec
 
 from meterway.cli.config import load_any, tables
-from meterway.cli.output import json_option, print_json
+from meterway.cli.output import json_option, print_json, quietly
 from meterway.core.errors import MeterwayError
 
 if TYPE_CHECKING:
@@ -63,25 +62,19 @@ def doctor(config_paths: tuple[Path, ...], *, as_json: bool) -> None:
       meterway doctor --config edge.toml --config cloud.toml
     """
     failed = False
-    for check in _quietly(_checks(config_paths)):
-        failed = failed or not check.ok
-        if as_json:
-            print_json({"check": check.name, "ok": check.ok, "detail": check.detail, "fix": check.fix})
-        else:
-            mark = click.style("ok  ", fg="green") if check.ok else click.style("FAIL", fg="red", bold=True)
-            click.echo(f"{mark}  {check.name}: {check.detail}" + (f"\n      fix: {check.fix}" if not check.ok else ""))
+    with quietly():
+        for check in _checks(config_paths):
+            failed = failed or not check.ok
+            _print(check, as_json=as_json)
     sys.exit(1 if failed else 0)
 
 
-def _quietly(checks: Iterator[Check]) -> Iterator[Check]:
-    """Pass checks on while nothing is logged: what goes wrong is in them."""
-    log = logging.getLogger("meterway")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield from checks
-    finally:
-        log.setLevel(level)
+def _print(check: Check, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"check": check.name, "ok": check.ok, "detail": check.detail, "fix": check.fix})
+    else:
+        mark = click.style("ok  ", fg="green") if check.ok else click.style("FAIL", fg="red", bold=True)
+        click.echo(f"{mark}  {check.name}: {check.detail}" + (f"\n      fix: {check.fix}" if not check.ok else ""))
 
 
 def _checks(config_paths: tuple[Path, ...]) -> Iterator[Check]:

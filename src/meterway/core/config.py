@@ -13,7 +13,7 @@ from meterway.core.errors import SetupError
 Config = TypeVar("Config")
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A TOML table; a key that is not listed is an error. Each field's docstring is its manual (docs/config.md).
 
     What ``__post_init__`` refuses with a BadDataError becomes a SetupError that names file and place.
@@ -49,7 +49,7 @@ def convert_config(table: object, kind: type[Config], *, where: str) -> Config:
 
 
 def dump_config(config: msgspec.Struct) -> str:
-    """Return the TOML text that ``load_config`` reads as ``config`` again."""
+    """Return the TOML text that ``load_config`` reads as ``config`` again; what is left out is the default."""
     text: str = msgspec.toml.encode(_without_none(msgspec.to_builtins(config, enc_hook=str))).decode()
     return text
 
