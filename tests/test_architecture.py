@@ -38,7 +38,7 @@ def test_all_contracts_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("adapter/reader.py", "import meterway.cloud.config", "Components meet only on the wire"),
+        ("adapter/intake.py", "import meterway.cloud.config", "Components meet only on the wire"),
         ("core/obis.py", "import meterway.bus.bus", "Components meet only on the wire"),
         ("stray.py", "x = 1", "Components meet only on the wire"),
         ("core/units.py", "import time", "The shared language, codecs and deciders are pure"),

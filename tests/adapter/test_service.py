@@ -5,28 +5,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource, TcpSource
+from meterway.adapter.intake import Intake
+from meterway.adapter.links import open_link
+from meterway.adapter.listen import Ear, Listener
 from meterway.adapter.mapping import Mapper, channel_meter_id
 from meterway.adapter.outlet import Outlet
-from meterway.adapter.reader import MeterReader
+from meterway.adapter.segment import Segment
 from meterway.adapter.service import keep_reading
 from meterway.adapter.status import StatusSessions
-from meterway.bus.bus import Delivery
-from meterway.bus.mqtt import MqttBus
-from meterway.core import receipts
 from meterway.core.config import dump_config
 from meterway.core.obis import Obis
-from meterway.core.topics import receipt_topic
 from meterway.delivery.spool import Spool
 from meterway.meter.codec import CodecError
 from meterway.meter.crc import crc16_arc
@@ -42,52 +40,10 @@ from meterway.meter.virtual.encode_dlms import (
     structure,
     uint32,
 )
-from meterway.process import ChildProcess, Command
+from support.adapter import METER, adapter, concentrating
 from support.brokers import RunningBroker
 
-METER = "11111111-1111-4111-8111-111111111111"
 TELEGRAM = (load_family("p1-generic").sample or pytest.fail("no sample")).telegram
-
-
-class Concentrator:
-    """Stands where a concentrator would: keeps what is published, and confirms it."""
-
-    def __init__(self, broker: RunningBroker, *, confirm: bool = True) -> None:
-        self.messages: list[tuple[str, bytes]] = []
-        self._confirm = confirm
-        self.bus = MqttBus(broker.config, "test-concentrator", {"smartMeterMessage/#": self._see})
-
-    def _see(self, delivery: Delivery) -> None:
-        self.messages.append((delivery.topic, delivery.payload))
-        delivery.ack()
-        if self._confirm and delivery.topic.endswith(("/readings", "/faults")):
-            digest = receipts.digest(delivery.topic, delivery.payload)
-            self.bus.publish(receipt_topic(delivery.topic.split("/")[1]), digest)
-
-    def of(self, specific_topic: str, meter_id: str = METER) -> list[dict[str, Any]]:
-        topic = f"smartMeterMessage/{meter_id}/{specific_topic}"
-        return [msgspec.json.decode(payload) for seen, payload in self.messages if seen == topic]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def concentrating(broker: RunningBroker) -> AsyncIterator[Concentrator]:
-    concentrator = Concentrator(broker)
-    async with concentrator.bus:
-        await concentrator.bus.wait_connected()
-        yield concentrator
-
-
-def adapter(tmp_path: Path, broker: RunningBroker, *meters: MeterConfig) -> ChildProcess:
-    config = AdapterConfig(id="test", broker=broker.config, spool_dir=tmp_path / "spool", meters=meters)
-    path = tmp_path / "adapter.toml"
-    path.write_text(dump_config(config))
-    arguments = [sys.executable, "-m", "meterway", "adapter", "--config", str(path), "--json"]
-    return ChildProcess(Command(name="adapter", arguments=arguments))
 
 
 def replay(tmp_path: Path, *telegrams: bytes) -> MeterConfig:
@@ -241,17 +197,19 @@ async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBro
         now = partial(datetime.now, UTC)
         sessions = await stack.enter_async_context(StatusSessions(broker.config, "a", now))
         meter, family = MeterConfig(id=METER, source=source), load_family("p1-generic")
-        reader = MeterReader(
+        intake = Intake(
             meter,
             family,
             Outlet(spool),
             sessions,
             mapper=Mapper(meter, family),
-            decoder=BrokenDecoder(),
             wall=now,
             monotonic=time.monotonic,
         )
-        reading = asyncio.create_task(keep_reading(METER, reader))
+        segment = Segment(where="there", line=family.line, open=partial(open_link, source))
+        ear = Ear(intake=intake, decoder=BrokenDecoder(), watchdog_s=60)
+        listener = Listener(segment, [ear], monotonic=time.monotonic)
+        reading = asyncio.create_task(keep_reading(listener, [intake]))
         await seen.until(lambda: any("(ZeroDivisionError)" in each.get("detail", "") for each in seen.of("status")))
         assert seen.of("status")[-1]["state"] == "offline"
         reading.cancel()
@@ -272,8 +230,6 @@ async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> Non
     ("family", "sentence"),
     [
         ("p1-genric", "there is no family of meters `p1-genric`; did you mean `p1-generic`?"),
-        ("mbus-heat", "a meter of family mbus-heat must be asked, and the adapter of this release only listens"),
-        ("iec-generic", "a meter of family iec-generic must be asked"),
     ],
 )
 async def test_a_family_that_cannot_be_read_stops_the_process_with_a_reason(

@@ -11,7 +11,7 @@ from meterway.meter.codec import CodecError
 from meterway.meter.mbus import Identity
 from meterway.meter.mbus_address import SecondaryAddress
 from meterway.meter.mbus_frames import ADDRESS_ANY, short_frame
-from meterway.meter.mbus_master import TELEGRAMS_LIMIT, MbusMaster, MbusMeter, MbusSchedule
+from meterway.meter.mbus_master import TELEGRAMS_LIMIT, MbusMaster, MbusMeter
 from meterway.meter.mbus_search import MbusSearch
 from meterway.meter.mbus_session import Timing
 from meterway.meter.telegram import Telegram
@@ -183,7 +183,6 @@ def test_application_is_reset_before_the_reading() -> None:
     [
         ({"address": 251}, "M-Bus has no meter address 251; meters have 0 to 250, 254 means any"),
         ({"address": 1, "baud": 1234}, "1234 is no baud rate of M-Bus"),
-        ({"address": 1, "interval_s": 0}, "the interval of an M-Bus meter is above 0 s, not 0"),
     ],
 )
 def test_wrong_meter_is_a_setup_error(options: dict[str, int], message: str) -> None:
@@ -285,27 +284,6 @@ def test_bytes_after_the_end_are_dropped() -> None:
     assert "Done" in str(master.start(0.0))
     assert master.feed(b"\xe5", 1.0) == []
     assert master.on_timeout(2.0) == []
-
-
-def test_schedule_reads_each_meter_at_its_interval_and_dead_ones_seldom() -> None:
-    fast, slow, dead = MbusMeter(1, interval_s=60), MbusMeter(2, interval_s=600), MbusMeter(3, interval_s=60)
-    schedule = MbusSchedule([fast, slow, dead], 0.0)
-    read_at: dict[MbusMeter, list[float]] = {fast: [], slow: [], dead: []}
-    now = 0.0
-    while now < 1200:
-        for meter in schedule.due(now):
-            read_at[meter].append(now)
-            schedule.finished(meter, now + 1, failed=meter is dead)
-        now += max(1.0, schedule.wait_s(now))
-    assert len(read_at[fast]) == 20
-    assert len(read_at[slow]) == 2
-    assert len(read_at[dead]) <= 5
-    assert MbusSchedule([], 0.0).wait_s(0.0) == float("inf")
-
-
-def test_schedule_changes_the_baud_rate_seldom() -> None:
-    meters = [MbusMeter(1, baud=2400), MbusMeter(2, baud=300), MbusMeter(3, baud=2400)]
-    assert [meter.address for meter in MbusSchedule(meters, 0.0).due(0.0)] == [2, 1, 3]
 
 
 def test_items_of_a_session_are_telegrams_and_errors_only() -> None:

@@ -212,7 +212,7 @@ class MeterConfig(Table, frozen=True):
     """How often a meter is asked that does not send by itself; left out: as its family says. Many run on a battery."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew. A meter that is
-    asked is silent after three intervals without an answer."""
+    asked is never silent before three of its intervals have passed."""
     mapping: dict[str, str | ObisRule] = msgspec.field(default_factory=dict)
     """OBIS code to property id, or to a table `{ property, factor, ignore }`; what is not listed is mapped by the
     family, then by the catalogue."""

@@ -1,32 +1,32 @@
-"""The adapter process: joins sources, mapping, spool and bus."""
+"""The adapter process: joins links, mapping, spool and bus."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
-from meterway.adapter.config import AdapterConfig, MeterConfig
-from meterway.adapter.mapping import Mapper
+from meterway.adapter.ask import Asked, Asker
+from meterway.adapter.config import AdapterConfig, segments
+from meterway.adapter.intake import Intake
+from meterway.adapter.links import describe, open_link
+from meterway.adapter.listen import Ear, Listener
 from meterway.adapter.outlet import Outlet
-from meterway.adapter.reader import LONGEST_DELAY_S, MeterReader
+from meterway.adapter.prepare import Prepared, check_segment, prepare
+from meterway.adapter.segment import LONGEST_DELAY_S, Segment
 from meterway.adapter.status import StatusSessions
-from meterway.bus.bus import Delivery
+from meterway.bus.bus import BrokerConfig, Delivery
 from meterway.bus.mqtt import MqttBus
-from meterway.core.errors import SetupError
 from meterway.core.topics import receipt_topic
-from meterway.core.zones import find_zone
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
-from meterway.meter.codec import Decoder
-from meterway.meter.driver import MeterSetup
-from meterway.meter.family import Family
-from meterway.meter.keys import load_keys
-from meterway.plugins import find_family, make_decoder
 
 _log = logging.getLogger(__name__)
+
+SILENT_INTERVALS = 3
+"""A meter that is asked is not silent before so many of its intervals have passed."""
 
 
 async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
@@ -35,18 +35,12 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     A broker that is away does not keep it from reading: readings wait in the spool.
 
     Raises:
-        SetupError: a family or property is unknown, a key file cannot be used, or the spool belongs to another process.
+        SetupError: as ``prepare`` and ``check_segment``; or the spool belongs to another process.
     """
     wall = partial(datetime.now, UTC)
-    prepared = []
-    for meter in config.meters:
-        family = find_family(meter.family)
-        if family.is_asked:
-            raise SetupError(
-                f"meter {meter.id}: a meter of family {family.name} must be asked, and the adapter of this release "
-                "only listens; `meterway decode` reads what such a meter has answered"
-            )
-        prepared.append((meter, family, Mapper(meter, family), _decoder(meter, family)))
+    shared = [[prepare(meter) for meter in meters] for meters in segments(config.meters)]
+    for meters in shared:
+        check_segment(meters)
     async with AsyncExitStack() as stack:
         spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))
 
@@ -54,38 +48,64 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
             relay.on_receipt(delivery.payload)
             delivery.ack()
 
-        receipts = {
-            receipt_topic(meter_id): on_receipt for _, _, mapper, _ in prepared for meter_id in mapper.meter_ids
-        }
+        meter_ids = [meter_id for meters in shared for meter in meters for meter_id in meter.mapper.meter_ids]
+        receipts = {receipt_topic(meter_id): on_receipt for meter_id in meter_ids}
         bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts))
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool)
+
+        def intake(meter: Prepared) -> Intake:
+            return Intake(
+                meter.config, meter.family, outlet, sessions, mapper=meter.mapper, wall=wall, monotonic=time.monotonic
+            )
+
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run(), name=f"meterway.adapter.{config.id}.relay")
-            for meter, family, mapper, decoder in prepared:
-                reader = MeterReader(
-                    meter, family, outlet, sessions, mapper=mapper, decoder=decoder, wall=wall, monotonic=time.monotonic
-                )
-                tasks.create_task(keep_reading(meter.id, reader), name=f"meterway.adapter.meter.{meter.id}")
+            for meters in shared:
+                intakes = [intake(meter) for meter in meters]
+                reading = keep_reading(_loop(meters, intakes, config.broker), intakes)
+                tasks.create_task(reading, name=f"meterway.adapter.meter.{meters[0].config.id}")
             ready()
 
 
-def _decoder(meter: MeterConfig, family: Family) -> Decoder:
-    """Return the decoder of a meter, with its keys."""
-    keys = load_keys(meter.key_file, meter.authentication_key_file)
-    zone = find_zone(meter.timezone or family.timezone)
-    return make_decoder(MeterSetup(family=family, zone=zone, keys=keys))
+def _loop(meters: Sequence[Prepared], intakes: Sequence[Intake], broker: BrokerConfig) -> Listener | Asker:
+    """Return what reads the meters of one segment."""
+    source = meters[0].config.source
+    segment = Segment(
+        where=describe(source), line=meters[0].family.line, open=partial(open_link, source, broker=broker)
+    )
+    asked = [
+        Asked(
+            intake=intake,
+            line=meter.family.line,
+            make_master=meter.make_master,
+            watchdog_s=max(meter.config.watchdog_s, SILENT_INTERVALS * intake.interval_s),
+        )
+        for meter, intake in zip(meters, intakes, strict=True)
+        if meter.make_master is not None
+    ]
+    if asked:
+        return Asker(segment, asked, monotonic=time.monotonic)
+    ears = [
+        Ear(intake=intake, decoder=meter.decoder, watchdog_s=meter.config.watchdog_s)
+        for meter, intake in zip(meters, intakes, strict=True)
+        if meter.decoder is not None
+    ]
+    return Listener(segment, ears, monotonic=time.monotonic)
 
 
-async def keep_reading(meter_id: str, reader: MeterReader) -> None:
-    """Read one meter; whatever fails there must not stop the others, and is said in its status."""
+async def keep_reading(loop: Listener | Asker, intakes: Sequence[Intake]) -> None:
+    """Read the meters of one segment; whatever fails there must not stop the others, and is said in their status."""
     while True:
         try:
-            await reader.run()
+            for intake in intakes:
+                await intake.open()
+            await loop.run()
         except Exception as error:  # noqa: BLE001 - the last resort of a long-running process
-            _log.exception("! meter %s: reading failed; trying again in %.0f s", meter_id, LONGEST_DELAY_S)
-            reader.say_failed(type(error).__name__)
+            _log.exception("! meter %s: reading failed; again in %.0f s", intakes[0].meter_id, LONGEST_DELAY_S)
+            for intake in intakes:
+                intake.say("offline", f"a defect of Meterway ({type(error).__name__}); the adapter's log says more")
             await asyncio.sleep(LONGEST_DELAY_S)
         else:
             return

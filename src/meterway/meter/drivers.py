@@ -8,7 +8,7 @@ from meterway.meter.codec import Decoder
 from meterway.meter.dlms import DlmsDecoder
 from meterway.meter.driver import Driver, MeterSetup
 from meterway.meter.iec62056_21 import ReadoutDecoder
-from meterway.meter.iec62056_21_access import Access, Readout
+from meterway.meter.iec62056_21_access import Access, Readout, Registers
 from meterway.meter.iec62056_21_master import Iec62056Master
 from meterway.meter.mbus import MbusDecoder
 from meterway.meter.mbus_address import parse_address
@@ -35,7 +35,9 @@ def _dlms(setup: MeterSetup) -> Decoder:
 
 def _iec62056_21_master(setup: MeterSetup) -> Iec62056Master:
     access = Access.of(setup.family, address=setup.address, password=setup.password)
-    return Iec62056Master(setup.zone, access, Readout())
+    sign_on = setup.family.sign_on
+    task = Registers(sign_on.registers) if sign_on and sign_on.registers else Readout()
+    return Iec62056Master(setup.zone, access, task)
 
 
 def _mbus_master(setup: MeterSetup) -> MbusMaster:

@@ -70,9 +70,23 @@ def load_keys(key_file: Path | None, authentication_key_file: Path | None = None
     return Keys(keys.encryption, alone.encryption)
 
 
-def _read(path: Path) -> str:
+def load_password(file: Path | None) -> str | None:
+    """Return the password that is a file's only line; None without a file.
+
+    Raises:
+        SetupError: it cannot be read, or does not have one line.
+    """
+    if file is None:
+        return None
+    lines = [line for line in _read(file, what="password file").splitlines() if line]
+    if len(lines) != 1:
+        raise SetupError(f"{file}: has {len(lines)} lines; a password file has one, the password as the meter wants it")
+    return lines[0]
+
+
+def _read(path: Path, *, what: str = "key file") -> str:
     try:
         with path.open("rb") as file:
             return file.read(_LIMIT_FILE_BYTES).decode("latin-1")
     except OSError as error:
-        raise SetupError(f"{path}: the key file cannot be read: {error.strerror}") from error
+        raise SetupError(f"{path}: the {what} cannot be read: {error.strerror}") from error

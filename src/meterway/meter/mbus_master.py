@@ -8,7 +8,7 @@ Source: EN 13757-2:2018, 5.7 (FCB), EN 13757-3:2018, 11 (secondary addressing) a
 13757-7:2018 (application reset, baud rate).
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final
@@ -53,8 +53,6 @@ class MbusMeter:
     """A meter on the segment, and how it is read."""
 
     address: MbusAddress
-    interval_s: float = 900.0
-    """How often it is read; see ``MbusSchedule``. Many meters run on a battery that counts readings."""
     baud: int = 2400
     """What the meter listens at."""
     read_baud: int | None = None
@@ -68,8 +66,6 @@ class MbusMeter:
                 raise SetupError(f"{baud} is no baud rate of M-Bus; there are {', '.join(map(str, BAUDS))}")
         if isinstance(self.address, int) and not 0 <= self.address <= LAST_PRIMARY and self.address != ADDRESS_ANY:
             raise SetupError(f"M-Bus has no meter address {self.address}; meters have 0 to 250, 254 means any")
-        if self.interval_s <= 0:
-            raise SetupError(f"the interval of an M-Bus meter is above 0 s, not {self.interval_s}")
 
 
 class MbusMaster(Session):
@@ -201,32 +197,3 @@ def _failed(failures: dict[MbusAddress, str]) -> MeterwayError:
     first, problem = next(iter(failures.items()))
     more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
     return TransientError(f"M-Bus meter {first}: {problem}{more}; check address, baud rate and wiring")
-
-
-class MbusSchedule:
-    """When which meters of one segment are read, so that they never speak at once.
-
-    A meter that failed is asked again after twice its interval, then four and at most eight times it, so that dead
-    meters do not take the segment from the living; it is back to normal when it answers. Pure: time is an argument.
-    """
-
-    def __init__(self, meters: Iterable[MbusMeter], now: float) -> None:
-        """All are due at once."""
-        self._due_at = dict.fromkeys(meters, now)
-        self._failed: dict[MbusMeter, int] = {}
-
-    def due(self, now: float) -> list[MbusMeter]:
-        """Return the meters of the next round, by baud rate so that the line is changed seldom; empty: wait."""
-        return sorted((meter for meter, due in self._due_at.items() if due <= now), key=lambda meter: meter.baud)
-
-    def wait_s(self, now: float) -> float:
-        """Return how long there is nothing to do; infinite without meters."""
-        return max(0.0, min(self._due_at.values(), default=float("inf")) - now)
-
-    def finished(self, meter: MbusMeter, now: float, *, failed: bool) -> None:
-        """Tell that a meter was read, or could not be."""
-        count = min(self._failed.get(meter, 0) + 1, 3) if failed else 0
-        self._failed[meter] = count
-        interval = meter.interval_s * 2**count
-        late = max(0.0, now - self._due_at[meter])
-        self._due_at[meter] = now + interval - (late % meter.interval_s if not count else 0)
