@@ -4,7 +4,7 @@ import asyncio
 import os
 import pty
 import tty
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,38 @@ def serial_line() -> Iterator[tuple[int, Path]]:
             os.close(descriptor)
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+@asynccontextmanager
+async def tcp_server(serve: Serve, port: int = 0) -> AsyncIterator[int]:
+    """Run ``serve`` for each connection; yield the port. A connection ends with ``serve`` or with us."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await serve(reader, writer)
+        finally:
+            serving.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
+        await server.wait_closed()
+
+
 class Rfc2217Gateway:
     """Takes every setting and says so (RFC 2217, section 3); what comes over its line is a loop back."""
 
@@ -59,35 +91,31 @@ class Rfc2217Gateway:
         self.port = free_port()
         self.line: dict[str, int] = {}
         """As it is set now, by the numbers of the RFC: parity 1 none, 2 odd, 3 even."""
-        self.before: bytes = b""
-        """Sent to who connects, before anything is negotiated."""
         self.flood: bytes = b""
         """Sent for ever once the line is set."""
+        self._agreed: set[tuple[int, int]] = set()
+        """What was agreed to is not agreed to again: the two would never come to an end (RFC 854)."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Rfc2217Gateway"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        async with server:
+        async with tcp_server(self._serve, self.port):
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            writer.write(self.before)
-            while True:
-                byte = (await reader.readexactly(1))[0]
-                if byte == _IAC:
-                    byte = (await reader.readexactly(1))[0]
-                    if byte != _IAC:
-                        await self._command(byte, reader, writer)
-                        continue
-                    writer.write(b"\xff\xff")
-                else:
-                    writer.write(bytes((byte,)))
-        writer.close()
+        self._agreed.clear()
+        while True:
+            byte = (await reader.readexactly(1))[0]
+            if byte != _IAC:
+                writer.write(bytes((byte,)))
+            elif (command := (await reader.readexactly(1))[0]) == _IAC:
+                writer.write(b"\xff\xff")
+            else:
+                await self._command(command, reader, writer)
 
     async def _command(self, command: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         option = (await reader.readexactly(1))[0]
-        if command in (_DO, _WILL):
+        if command in (_DO, _WILL) and (command, option) not in self._agreed:
+            self._agreed.add((command, option))
             writer.write(bytes((_IAC, _WILL if command == _DO else _DO, option)))
         if command != _SB:
             return
@@ -130,19 +158,16 @@ class HttpDevice:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["HttpDevice"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        async with server:
+        async with tcp_server(self._serve, self.port):
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                request = Request((await reader.readuntil(b"\r\n\r\n")).decode().strip())
-                self.requests.append(request)
-                async for piece in self._answers(request):
-                    writer.write(piece)
-                    await writer.drain()
-        writer.close()
+        while True:
+            request = Request((await reader.readuntil(b"\r\n\r\n")).decode().strip())
+            self.requests.append(request)
+            async for piece in self._answers(request):
+                writer.write(piece)
+                await writer.drain()
 
 
 def always(data: bytes) -> Callable[[Request], AsyncIterator[bytes]]:
