@@ -13,6 +13,8 @@ from meterway.meter.dlms_line import DlmsLine, WrapperLine
 from meterway.meter.family import Family, Line
 from meterway.meter.keys import NO_KEYS, Keys
 
+DIRECT_LINE: Final = Line(baud=9600)
+"""Of a meter on RS-485."""
 LOAD_PROFILE: Final = Obis(1, 0, 99, 1, 0)
 _MECHANISMS: Final = {"none": Mechanism.LOWEST, "password": Mechanism.LOW, "gmac": Mechanism.HIGH_GMAC}
 _LIMIT_PORT: Final = 0xFFFF
@@ -60,7 +62,7 @@ class DlmsAccess:
     """How one meter is asked."""
 
     ask: DlmsAsk
-    line: Line = Line(baud=9600)
+    line: Line = DIRECT_LINE
     """As it is before a sign-on at an optical head, else throughout."""
     address: str = ""
     """The meter's own: HDLC address as a decimal number, or port of the wrapper; empty: the family's."""

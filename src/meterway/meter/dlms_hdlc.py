@@ -200,10 +200,7 @@ class HdlcLine:
     def _informed(self, frame: HdlcFrame, raw: bytes) -> list[Event]:
         control = frame.header.control
         if (control >> 1) % _NUMBERS != self._receive_number:
-            self._idle_replies += 1
-            if self._idle_replies > LIMIT_REPLIES:
-                return [Broken("sends frames with wrong numbers")]
-            return [Reply(self._ready())] if control & FINAL else []
+            return self._out_of_order(control)
         if self._segments or control >> 5 != self._send_number:
             return []
         self._receive_number = (self._receive_number + 1) % _NUMBERS
@@ -214,12 +211,22 @@ class HdlcLine:
             return [Broken(f"sends an answer of more than {LIMIT_APDU_BYTES} bytes")]
         if frame.header.segmented:
             return [Reply(self._ready())] if control & FINAL else []
+        return [self._whole()]
+
+    def _out_of_order(self, control: int) -> list[Event]:
+        self._idle_replies += 1
+        if self._idle_replies > LIMIT_REPLIES:
+            return [Broken("sends frames with wrong numbers")]
+        return [Reply(self._ready())] if control & FINAL else []
+
+    def _whole(self) -> Heard | CodecError:
+        """Return the answer that is complete now."""
         answer, whole = bytes(self._parts), bytes(self._raw)
         self._parts.clear()
         self._raw.clear()
         if not answer.startswith(ANSWER_LLC):
-            return [CodecError("an answer has no LLC header e6 e7 00", reason="bad-syntax", data=whole)]
-        return [Heard(answer[len(ANSWER_LLC) :], whole)]
+            return CodecError("an answer has no LLC header e6 e7 00", reason="bad-syntax", data=whole)
+        return Heard(answer[len(ANSWER_LLC) :], whole)
 
     def _next_segment(self) -> bytes:
         information = self._segments.pop(0)
