@@ -132,6 +132,19 @@ class Sample(Table, frozen=True):
         return bytes.fromhex(self.hex or "")
 
 
+class Guide(Table, frozen=True):
+    """What the owner of such a meter must do, in sentences; ``docs/meters`` has a page a family made of it."""
+
+    order: str
+    """What to buy: a head, a cable, a gateway, a receiver."""
+    connect: str
+    """Where it goes, and what has to be switched on at the meter."""
+    unlock: str = ""
+    """Whom to ask for the key or PIN, and how to enter it; empty where there is none."""
+    notes: str = ""
+    """What is particular: a departure from the standard, what was not verified."""
+
+
 class Family(Table, frozen=True):
     """What the meters of one family offer, and how to read them."""
 
@@ -149,6 +162,8 @@ class Family(Table, frozen=True):
     """For a meter that is asked: as the sign-on begins, 300 baud 7E1."""
     sign_on: SignOn | None = None
     """None: the meter sends by itself."""
+    asked: bool = False
+    """The meter speaks only when it is asked; need not be said where a table below, or `protocol = "mbus"`, says it."""
     channels: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
     """How many further meters (gas, water, heat) may speak through this one."""
     identification: str | None = None
@@ -171,6 +186,9 @@ class Family(Table, frozen=True):
     json: JsonMap | None = None
     """Where the registers stand in the documents of a JSON source."""
     sample: Sample | None = None
+    tested: Literal["sample", "captures"] = "sample"
+    """With what: only with the telegram of our own making, or with captures of real meters too."""
+    guide: Guide | None = None
     name: str = ""
     """The file's name without its ending; never written in the file."""
 
@@ -178,7 +196,7 @@ class Family(Table, frozen=True):
     def is_asked(self) -> bool:
         """Whether the meter speaks only when a master asks it."""
         ways = (self.sign_on, self.dlms_ask, self.modbus)
-        return self.protocol == "mbus" or any(way is not None for way in ways)
+        return self.asked or self.protocol == "mbus" or any(way is not None for way in ways)
 
     def __post_init__(self) -> None:
         find_zone(self.timezone)
