@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/config.md, docs/cli.md, docs/properties.md, docs/code.md.
+"""Writes the pages that are made from the code and its data: docs/{config,cli,properties,code}.md, docs/meters/*.md.
 
 `python scripts/make_docs.py --check` writes nothing and fails if a page is out of date; a test calls it.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from meter_pages import meter_pages
 
 from meterway.cli import root
 from meterway.core.properties import Medium, catalogue
@@ -202,19 +203,31 @@ def _first_sentences(file: Path) -> str:
     return " ".join(text.split("\n\n")[0].split()).replace("``", "`").replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"config.md": config_page, "cli.md": cli_page, "properties.md": properties_page, "code.md": code_page}
+def pages() -> dict[str, str]:
+    """Every page by its path below docs/."""
+    made = {"config.md": config_page, "cli.md": cli_page, "properties.md": properties_page, "code.md": code_page}
+    return {name: f"# {title}\n{MADE}\n{text}" for name, (title, text) in meter_pages().items()} | {
+        name: make() for name, make in made.items()
+    }
 
 
 def main() -> int:
     """Write the pages, or with --check say which are out of date."""
     stale = []
-    for name, make in PAGES.items():
-        text = make().rstrip() + "\n"
+    made = pages()
+    for name, text in made.items():
+        text = text.rstrip() + "\n"  # noqa: PLW2901 - as it stands in the file
         path = DOCS / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if "--check" not in sys.argv:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+    for path in (DOCS / "meters").glob("*.md"):
+        if f"meters/{path.name}" not in made:
+            stale.append(f"meters/{path.name}")
+            if "--check" not in sys.argv:
+                path.unlink()
     for name in stale:
         sys.stdout.write(f"docs/{name}: {'out of date; run `make docs`' if '--check' in sys.argv else 'written'}\n")
     return 1 if stale and "--check" in sys.argv else 0

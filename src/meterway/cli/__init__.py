@@ -17,6 +17,7 @@ _COMMANDS = {
     "cloud": "meterway.cli.run:cloud",
     "meter": "meterway.cli.meter:meter",
     "decode": "meterway.cli.decode:decode",
+    "drivers": "meterway.cli.drivers:drivers",
     "detect": "meterway.cli.detect:detect",
     "doctor": "meterway.cli.doctor:doctor",
     "config": "meterway.cli.config:config",

@@ -35,7 +35,7 @@ _ALIKE = {"dlms": "p1-encrypted", "p1-encrypted": "dlms"}
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file with the meter's key as 32 hexadecimal digits; on a second line the authentication key, if known.",
 )
-@click.option("--family", "family_name", help="A name of `meterway meter families`: protocol, zone, quirks, lists.")
+@click.option("--family", "family_name", help="A name of `meterway drivers`: protocol, zone, quirks, lists.")
 @click.option(
     "--timezone",
     "zone",

@@ -166,7 +166,7 @@ def _speaks(data: bytes, decoder: Decoder) -> bool:
 
 
 def _other(size: str, other: Recognised, protocol: str) -> Finding:
-    fix = "choose a family of that protocol (`meterway meter families` lists them), or run `meterway detect`"
+    fix = "choose a family of that protocol (`meterway drivers` lists them), or run `meterway detect`"
     return Finding("wrong-protocol", f"{size} that are {other.protocol} ({other.sign}), not {protocol}", fix)
 
 
