@@ -2,6 +2,7 @@
 
 import click
 
+from meterway.cli.town import town
 from meterway.cli.virtual import virtual
 
 
@@ -11,3 +12,4 @@ def meter() -> None:
 
 
 meter.add_command(virtual)
+meter.add_command(town)

@@ -123,7 +123,7 @@ def virtual(  # noqa: PLR0917 - click passes them by name
         tcp_port=None if pty else tcp_port or 0,
         host=host,
         alias_folder=alias_folder,
-        start_s=_start_s(start, zone),
+        start_s=start_s(start, zone),
         past_s=past_s,
         speed=speed,
         interval_s=interval_s,
@@ -158,7 +158,7 @@ def _ready_text(offers: list["Offer"]) -> None:
         click.echo(f"{offer.address}  {offer.kind:3}  {offer.meter_id}")
 
 
-def _start_s(text: str | None, zone: "ZoneInfo") -> int | None:
+def start_s(text: str | None, zone: "ZoneInfo") -> int | None:
     """Return a start time as Unix time; a time without offset is local time in ``zone``."""
     if text is None:
         return None

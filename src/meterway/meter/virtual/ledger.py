@@ -19,10 +19,10 @@ class LedgerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line. The fields of telegrams are absent from ``joined`` and ``left``."""
 
     meter_id: str
-    state: Literal["whole", "spoilt", "silent", "joined", "left"]
+    state: Literal["whole", "spoilt", "silent", "joined", "left", "event"]
     """whole: the telegram was handed completely to the line of at least one reader. spoilt: so was what a fault made
     of it. silent: a fault swallowed it. joined, left: a reader came or went; around these the line itself may lose
-    telegrams, since a meter does not know what was read."""
+    telegrams, since a meter does not know what was read. event: a fault of a town's meter began."""
     sent_time_s: float
     """Unix time at which the last byte was handed to the line."""
     protocol: str = ""
@@ -33,6 +33,12 @@ class LedgerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     fault: str | None = None
     values: dict[str, str] = msgspec.field(default_factory=dict)
     """What the telegram states: canonical OBIS code to number, as sent."""
+    truth: dict[str, int] = msgspec.field(default_factory=dict)
+    """Only in a town: what really went through the meter since 2020, exact, in watt-seconds and millilitres."""
+    until: str = ""
+    """Only with ``event``: when the fault ends, RFC 3339 in UTC; empty: it stays."""
+    expects: str = ""
+    """Only with ``event``: what a good system says of it."""
     unread_bytes: int = 0
     """Only with ``left``, on a pty: what the reader left behind unread."""
 

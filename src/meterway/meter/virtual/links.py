@@ -72,6 +72,9 @@ class Link(Protocol):
     def busy(self) -> bool:
         """Whether a reader has begun with a telegram and not yet taken its end."""
 
+    def drop(self) -> None:
+        """Let go of readers that have not taken what they were sent; they are counted."""
+
     async def close(self) -> None: ...
 
 
@@ -110,6 +113,11 @@ class TcpLink:
     @property
     def busy(self) -> bool:
         return any(reader.busy for reader in self._readers)
+
+    def drop(self) -> None:
+        for reader in tuple(self._readers):
+            if reader.busy:
+                reader.drop()
 
     async def close(self) -> None:
         self._server.close()
@@ -164,11 +172,15 @@ class _Reader(asyncio.Protocol):
         if not waiting_bytes:
             taken()
         elif waiting_bytes > WRITE_BUFFER_LIMIT_BYTES:
-            self._counters.readers_dropped += 1
-            self._pending.clear()
-            transport.abort()
+            self.drop()
         else:
             self._pending.append(taken)
+
+    def drop(self) -> None:
+        self._counters.readers_dropped += 1
+        self._pending.clear()
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -248,6 +260,16 @@ class PtyLink:
         slave = self._open_slave()
         try:
             return _unread_bytes(slave) > 0
+        finally:
+            os.close(slave)
+
+    def drop(self) -> None:
+        """Throw away what waits; a pty's reader cannot be sent away."""
+        self._counters.readers_dropped += 1
+        self._forget()
+        slave = self._open_slave()
+        try:
+            termios.tcflush(slave, termios.TCIFLUSH)
         finally:
             os.close(slave)
 
