@@ -217,13 +217,15 @@ class ModbusMap(Block, frozen=True):
                     raise ValueError(f"register {spot.address}: {spot.registers} registers cannot be read at once")
 
     def spots(self, block: Block, base: int) -> list[Spot]:
-        """Return where the values of a block at ``base`` stand, scales included."""
-        found = []
+        """Return where the values of a block at ``base`` stand, and their scales, each once."""
+        found: dict[tuple[Function, int, int], Spot] = {}
         for value in block.values:
-            found.append(self.spot(value, base, value.obis))
+            spots = [self.spot(value, base, value.obis)]
             if value.scale_at is not None:
-                found.append(Spot(found[-1].function, base + value.scale_at, 1, f"the scale of {value.obis}"))
-        return found
+                spots.append(Spot(spots[0].function, base + value.scale_at, 1, f"the scale of {value.obis}"))
+            for spot in spots:
+                found.setdefault(spot[:3], spot)
+        return list(found.values())
 
     def spot(self, place: Place, base: int, meaning: str) -> Spot:
         """Return where a value of a block at ``base`` stands."""

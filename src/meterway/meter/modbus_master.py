@@ -68,7 +68,8 @@ class ModbusMaster(Session):
     """Reads one unit once; a ``meter.master.Master``.
 
     One telegram, without a clock; ``raw`` is the answers. With several meters on a line, each has its own master, one
-    after the other. ``Done`` has no error where a telegram was handed over, even if the meter refused some registers.
+    after the other. Single registers that the meter refuses are errors in the list, and no reason for ``Done`` to have
+    one; a line that breaks is, and what was read before is handed over.
     """
 
     def __init__(
