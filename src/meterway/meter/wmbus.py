@@ -7,16 +7,17 @@ records are those of wired M-Bus (``mbus_records``).
 Source: EN 13757-3:2018, EN 13757-4:2019, EN 13757-7:2018; OMS specification volume 2, issue 4.
 """
 
+import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import tzinfo
-from typing import Final
+from typing import Final, NamedTuple
 
 from meterway.core.errors import BadDataError, SetupError
 from meterway.meter.codec import CodecError
 from meterway.meter.keys import NO_KEYS, Keys
-from meterway.meter.mbus import status_register
+from meterway.meter.mbus import Identity, status_register
 from meterway.meter.mbus_address import SecondaryAddress
 from meterway.meter.mbus_codes import GROUP_A, OTHER_MEDIUM
 from meterway.meter.mbus_records import read_records
@@ -27,12 +28,14 @@ from meterway.meter.wmbus_layers import (
     REFUSALS,
     Header,
     LayerError,
+    Protection,
     identity_of,
     read_header,
     read_link,
     read_protection,
     read_session,
 )
+from meterway.meter.wmbus_makers import as_records
 from meterway.meter.wmbus_receivers import LIMIT_BYTES, QUIRKS, Framer, Heard
 from meterway.meter.wmbus_security import AUTHENTICATED, CLEAR, Guard
 
@@ -42,14 +45,25 @@ _HUSH_S: Final = 600.0
 """For so long an error that every frame of a meter gives is not said again."""
 _HUSHED: Final = frozenset({"encrypted", "bad-key", "bad-syntax"})
 _LIMIT_HUSHED: Final = 1024
+_PERHAPS_NONE: Final = frozenset({"bad-syntax", "bad-key", "bad-checksum"})
+"""Reasons for which it may be no frame at all, or one with bytes of the receiver behind it."""
+
+
+class _Layers(NamedTuple):
+    """What stands before the data."""
+
+    level: int
+    """How the session protects them."""
+    protection: Protection
+    header: Header
 
 
 class WmbusDecoder:
     """Turns what a receiver of wireless M-Bus hears into telegrams; a ``meter.codec.Decoder``.
 
-    ``address`` is the meter's number, 8 digits, or the 16 of ``mbus_address.SecondaryAddress``: only this meter's
-    frames are taken, others are counted in ``other_frames``. Without an address every meter is. A meter behind a radio
-    module goes by its own number, not by the module's.
+    ``address`` is the meter's number (8 digits), the 16 of ``mbus_address.SecondaryAddress``, or ``Telegram.meter``:
+    only this meter's frames are taken, others are counted in ``other_frames``. Without an address every meter's are.
+    A meter behind a radio module goes by its own number, not by the module's.
 
     A telegram is ``verified`` if a MAC held, or if it was sent in the clear and nothing claims otherwise; what was
     encrypted without a MAC (mode 5, sessions) is not. Mode 5 and sessions cannot be told from a recording of
@@ -77,7 +91,7 @@ class WmbusDecoder:
         """Frames of other meters than ``address``."""
         self.repeated_frames = 0
         """Frames that a repeater sent once more."""
-        self._address = _parsed(address)
+        self._wants = _wanted(address)
         self._zone = zone
         self._framer = Framer(quirks)
         self._guard = Guard(keys.encryption, accept_repeats=accept_repeats)
@@ -111,10 +125,10 @@ class WmbusDecoder:
             return self._telegram(heard, heard.content)
         except BadDataError as error:
             problem = error
-        for strays in range(1, heard.strays + 1 if problem.reason == "bad-syntax" else 1):
+        for strays in range(1, heard.strays + 1 if problem.reason in _PERHAPS_NONE else 1):
             with suppress(BadDataError):
                 return self._telegram(heard, heard.content[:-strays])
-        if not heard.checked and problem.reason == "bad-syntax":
+        if not heard.checked and problem.reason in _PERHAPS_NONE:
             self._framer.reject(heard)
         return self._error(heard, problem, now)
 
@@ -132,22 +146,20 @@ class WmbusDecoder:
         return CodecError(text, reason=problem.reason, data=heard.raw)
 
     def _telegram(self, heard: Heard, content: bytes) -> Telegram | None:
-        link = read_link(content)
-        session = read_session(link.rest)
-        level, rest = CLEAR, session.rest
-        if session.number:
-            if not self._is_ours(link.address):
-                self.other_frames += 1
-                return None
-            rest, level = self._guard.open_session(session, link.address, self._name(link.address))
-        protection = read_protection(rest)
-        header = read_header(protection.rest, link.address)
-        if not self._is_ours(header.address):
+        link = read_link(content).address
+        try:
+            layers = self._layers(content)
+        except BadDataError:
+            if self._is_ours(link):
+                raise
+            layers = None
+        if layers is None or not self._is_ours(layers.header.address):
             self.other_frames += 1
             return None
+        header, protection = layers.header, layers.protection
         name = self._name(header.address)
-        data, inner = self._guard.open(header, protection, name)
-        level = max(level, inner)
+        data, level = self._guard.open(header, protection, name)
+        level = max(level, layers.level)
         body = self._body(header, data)
         records = read_records(body, device_type=header.identity.device_type, zone=self._zone)
         if not self._guard.accept(name, level, protection):
@@ -166,30 +178,50 @@ class WmbusDecoder:
             verified=level in {CLEAR, AUTHENTICATED},
         )
 
+    def _layers(self, content: bytes) -> _Layers | None:
+        """Return what stands before the data; None where it is encrypted, and not for us."""
+        link = read_link(content)
+        session = read_session(link.rest)
+        rest, level = session.rest, CLEAR
+        if session.number:
+            if not self._is_ours(link.address):
+                return None
+            rest, level = self._guard.open_session(session, link.address, self._name(link.address))
+        protection = read_protection(rest)
+        return _Layers(level, protection, read_header(protection.rest, link.address))
+
     def _body(self, header: Header, data: bytes) -> bytes:
         """Return the records."""
         if header.ci in REFUSALS:
             raise BadDataError(f"it says an error or alarm: {data.hex().upper()}", reason="refused")
         if header.ci not in COMPACT:
             self._formats.learn(data)
-            return data
-        body = self._formats.expand(data.lstrip(b"\x2f"))
+            return as_records(header.identity, data)
+        body = self._formats.expand(data.removeprefix(b"\x2f\x2f"))
         if body is None:
             raise LayerError("its compact frame is of a form that no full frame has taught yet; wait for one")
         return body
 
     def _is_ours(self, address: bytes) -> bool:
-        return self._address is None or self._address.matches(identity_of(address))
+        return self._wants is None or self._wants(identity_of(address))
 
     def _name(self, address: bytes) -> bytes:
         """Return under which name the guard knows a meter: with an address there is but one."""
-        return address if self._address is None else b""
+        return address if self._wants is None else b""
 
 
-def _parsed(address: str) -> SecondaryAddress | None:
-    if not address.strip():
+def _wanted(address: str) -> Callable[[Identity], bool] | None:
+    """Return what tells the meter at ``address`` from others; None where every one is wanted."""
+    written = address.strip().upper()
+    if not written:
         return None
+    if _NAME.fullmatch(written):
+        return lambda identity: str(identity) == written
     try:
-        return SecondaryAddress.parse(address)
+        return SecondaryAddress.parse(written).matches
     except BadDataError as error:
         raise SetupError(f"{error}; a radio meter's address is the 8 digits of its number") from error
+
+
+_NAME: Final = re.compile(r"[0-9A-F][A-Z]{3}[0-9A-F]{10}")
+"""How a meter's telegrams name it."""

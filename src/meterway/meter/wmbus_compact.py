@@ -22,14 +22,21 @@ _HEAD_BYTES: Final = 4
 _KNOWN: Final = (
     "02FF20 0413 4413 615B 6167",
     "02FF20 0413 4413 615B 5167",
-    "02FF20 0413 4413",
+    "02FF20 0413 92013B A1015B 8101E7FF0F",
     "02FF20 0413 523B",
+    "04FF23 0413 4413 426C 023B 92013B A2013B 06FF1B A1015B 91015B A10167",
+    "04FF23 4413 523B 06FF1B 426C 6167 5167 023B 0413 8101E7FF0F",
+    "0404 04843C 042B 04AB3C",
+    "2269 1269 0269 05FF09 05FF0A 02FD17",
 )
-"""Headers of water meters (Multical 21, flowIQ)."""
+"""Headers of Multical 21, flowIQ, OmniPower and PressureSensor."""
 
 
 class Formats:
-    """The headers that full frames have taught: at most 256, the one not used for longest is forgotten."""
+    """The headers that full frames have taught: at most 256, those not heard for longest are forgotten.
+
+    What a signature means does not change: nobody can unteach what a meter's compact frames need.
+    """
 
     def __init__(self) -> None:
         self._headers: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
@@ -46,7 +53,7 @@ class Formats:
 
     def _remember(self, headers: tuple[bytes, ...]) -> None:
         signature = crc16_en13757(b"".join(headers))
-        self._headers[signature] = headers
+        self._headers.setdefault(signature, headers)
         self._headers.move_to_end(signature)
         if len(self._headers) > _LIMIT_FORMATS:
             self._headers.popitem(last=False)

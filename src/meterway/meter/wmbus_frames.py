@@ -65,7 +65,7 @@ def open_checked(data: bytes) -> bytes | None:
 
     Up to two bytes may follow: what a receiver says of the signal.
     """
-    if len(data) <= SHORTEST:
+    if len(data) <= SHORTEST or data[0] < SHORTEST:
         return None
     size = size_a(data[0])
     content = _open_a(data[:size]) if 0 <= len(data) - size <= _MOST_STRAYS else None
@@ -80,7 +80,7 @@ def open_stripped(data: bytes) -> bytes | None:
 
     Some leave an L field that counts the checksums of format B.
     """
-    missing_bytes = data[0] + 1 - len(data) if len(data) > SHORTEST else -1
+    missing_bytes = data[0] + 1 - len(data) if len(data) > SHORTEST <= data[0] else -1
     return data[1:] if missing_bytes in _REMOVED_BYTES else None
 
 

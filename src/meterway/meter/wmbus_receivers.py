@@ -46,13 +46,18 @@ _HEX: Final = rb"[0-9A-Fa-f]{22,}+"
 _EOL: Final = rb"(?=[\r\n])"
 _EOL_OR_END: Final = rb"(?=[\r\n]|\Z)"
 
+_DIGITS: Final = b"[%s]" % b"".join(b"\\x%x%x" % (high, low) for high in range(10) for low in range(10))
+_TYPES: Final = rb"[\x00-\x4f]"
+_CI_AT: Final = rb"(?:%s|..%s)" % (_CIS, _CIS)
+"""Behind the address, or behind the checksum of the first block."""
+
 _PATTERNS: Final[Mapping[str, bytes]] = {
     "im871a": rb"\xa5[\x02\x12\x22\x32\x42\x52\x62\x72\x82\x92\xa2\xb2\xc2\xd2\xe2\xf2]\x03[\x0a-\xff]" + _CONTROLS,
     "amber": rb"\xff\x03[\x0a-\xff]" + _CONTROLS,
     "cul": rb"bY?[0-9A-F]{22,}+<EOL>",
     "rtl_wmbus": rb"[CRST][0-9][A-Za-z]?;[0-9];[ -~]{0,120}?;0x" + _HEX + rb";?<EOL>",
     "hex": rb"(?<![0-9A-Fa-f])" + _HEX + rb"<EOL>",
-    "bare": rb"[\x0a-\xff]" + _CONTROLS + rb".{8}" + _CIS,
+    "bare": rb"[\x0a-\xff]" + _CONTROLS + rb".." + _DIGITS + rb"{4}." + _TYPES + _CI_AT,
 }
 _LINES: Final = frozenset({"cul", "rtl_wmbus", "hex"})
 _LINE_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz;:., _+-"
@@ -60,10 +65,13 @@ _LINE_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 QUIRKS: Final = frozenset(_PATTERNS)
 """A quirk names the only framing that is looked for; without one all are, and ``bare`` where a message begins."""
 
-_BARE: Final = re.compile(_PATTERNS["bare"], re.DOTALL)
-_MAY_BEGIN_BARE: Final = re.compile(rb"[\x0a-\xff](?:\Z|" + _CONTROLS + rb".{0,9}\Z)", re.DOTALL)
-_HEAD_BYTES: Final = 12
-"""The first block of a bare frame with checksums; no other head is longer."""
+_BARE: Final = re.compile(rb"[\x0a-\xff]" + _CONTROLS + rb".{8}" + _CI_AT, re.DOTALL)
+"""Where a message begins, hexadecimal numbers are believed too."""
+_MAY_BEGIN_BARE: Final = re.compile(rb"[\x0a-\xff](?:\Z|" + _CONTROLS + rb".{0,10}\Z)", re.DOTALL)
+_HEAD_BYTES: Final = 13
+"""The first block of a bare frame with checksums, and its CI field; no other head is longer."""
+_CI_OFFSET: Final = 10
+_START_BYTES: Final = 10
 
 _TIME, _RSSI, _CRC = 0x20, 0x40, 0x80
 _IM871A_HEAD_BYTES: Final = 4
@@ -102,7 +110,7 @@ class Framer:
             raise SetupError("a receiver of wireless M-Bus has one framing; name one quirk, or none")
         self.skipped_bytes = 0
         self._names = tuple(quirks) or tuple(name for name in _PATTERNS if name != "bare")
-        self._bare_first = not quirks
+        self._bare_first = not quirks or "bare" in quirks
         self._begins = True
         """Whether a message begins at the position."""
         self._buffer = b""
@@ -216,7 +224,7 @@ def _amber(_head: bytes, buffer: bytes, at: int) -> _Item:
         raw = buffer[at : at + size]
         if len(raw) < size:
             return size
-        if reduce(xor, raw) == 0:
+        if reduce(xor, raw) == 0 and not _is_cut(raw):
             return Heard(raw, raw[_AMBER_HEAD_BYTES:end_of_content], checked=True, strays=1 - rssi_bytes)
     raw = buffer[at : at + end_of_content + 1]
     return CodecError(f"the Amber's message of {len(raw)} bytes fails its checksum", reason="bad-checksum", data=raw)
@@ -268,15 +276,28 @@ _HEX_BEGIN: Final = re.compile(rb"[0-9A-Fa-f]{2}(?:[0123]8|4[46])")
 def _bare(_head: bytes, buffer: bytes, at: int) -> _Item:
     if len(buffer) - at < _HEAD_BYTES:
         return _HEAD_BYTES
-    length = buffer[at]
-    size = size_a(length) if begins_as_a(buffer[at : at + _HEAD_BYTES]) else length + 1
+    is_a = begins_as_a(buffer[at : at + _HEAD_BYTES])
+    if not is_a and not _CI.match(buffer, at + _CI_OFFSET):
+        return None
+    size = size_a(buffer[at]) if is_a else buffer[at] + 1
     raw = buffer[at : at + size]
     if len(raw) < size:
         return size
     content = open_checked(raw)
     if content is not None:
         return Heard(raw, content, checked=True)
-    return Heard(raw, raw[1:], checked=False, strays=2) if _has_maker(raw[1:]) else None
+    if is_a or not _has_maker(raw[1:]) or _is_cut(raw):
+        return None
+    return Heard(raw, raw[1:], checked=False, strays=2)
+
+
+_CI: Final = re.compile(_CIS)
+
+
+def _is_cut(raw: bytes) -> bool:
+    """Return whether a message holds its own start once more: what follows it after a loss is its like."""
+    start = raw[:_START_BYTES]
+    return start in raw[_START_BYTES:] or any(raw.endswith(start[:size]) for size in range(2, _START_BYTES))
 
 
 def _has_maker(content: bytes) -> bool:
