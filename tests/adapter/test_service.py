@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource, TcpSource
+from meterway.adapter.config import AdapterConfig, MeterConfig, MqttSource, ReplaySource, TcpSource
 from meterway.adapter.intake import Intake
 from meterway.adapter.links import open_link
 from meterway.adapter.listen import Ear, Listener
@@ -31,6 +31,7 @@ from meterway.meter.crc import crc16_arc
 from meterway.meter.dlms_security import seal
 from meterway.meter.family import load_family
 from meterway.meter.keys import Keys
+from meterway.meter.sml import SmlDecoder
 from meterway.meter.telegram import Telegram
 from meterway.meter.virtual.encode_dlms import (
     date_time,
@@ -224,6 +225,55 @@ async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> Non
         await seen.until(lambda: any(each["state"] == "silent" for each in seen.of("status")))
         detail = next(each["detail"] for each in seen.of("status") if each["state"] == "silent")
         assert "40 bytes for 0.3 s but no whole p1 telegram; wrong baud rate, parity or family?" in detail
+
+
+async def test_meters_that_share_a_link_are_told_apart_and_a_silent_one_does_not_hurt_the_other(
+    tmp_path: Path, nats: RunningBroker
+) -> None:
+    sample = load_family("sml-generic").sample
+    assert sample is not None
+    [telegram] = SmlDecoder().feed(sample.telegram, 0.0)
+    assert isinstance(telegram, Telegram)
+    other = METER.replace("1", "2")
+    connections: list[asyncio.StreamWriter] = []
+
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with suppress(ConnectionError):
+            while True:
+                writer.write(sample.telegram)
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server, concentrating(nats) as seen:
+        source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+        meters = [
+            MeterConfig(id=METER, source=source, family="sml-generic", address=telegram.meter),
+            MeterConfig(id=other, source=source, family="sml-generic", address="0A01", watchdog_s=0.5),
+        ]
+        async with adapter(tmp_path, nats, *meters):
+            await seen.until(lambda: any(each["state"] == "silent" for each in seen.of("status", other)))
+            status = next(each for each in seen.of("status", other) if each["state"] == "silent")
+            assert status["detail"].endswith("but no telegram of this meter; is its address right?")
+            await seen.until(lambda: len(seen.of("readings")) >= 2)
+            assert seen.of("status")[-1]["state"] == "online"
+            assert not seen.of("readings", other)
+        assert len(connections) == 1
+
+
+async def test_a_message_is_whole_or_damaged_and_never_the_beginning_of_the_next(
+    tmp_path: Path, nats: RunningBroker
+) -> None:
+    meter = MeterConfig(id=METER, source=MqttSource(topic="house/p1"))
+    async with concentrating(nats) as seen, adapter(tmp_path, nats, meter):
+        async with asyncio.timeout(30):
+            while not seen.of("faults"):  # the adapter may not have subscribed yet
+                seen.bus.publish("house/p1", TELEGRAM[:300])
+                await asyncio.sleep(0.05)
+        seen.bus.publish("house/p1", at(2))
+        await seen.until(lambda: bool(seen.of("readings")))
+        assert {each["reason"] for each in seen.of("faults")} == {"truncated"}
 
 
 @pytest.mark.parametrize(
