@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import ssl
 import tty
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -56,7 +57,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, N
 
 
 @asynccontextmanager
-async def tcp_server(serve: Serve, port: int = 0) -> AsyncIterator[int]:
+async def tcp_server(serve: Serve, port: int = 0, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Run ``serve`` for each connection; yield the port. A connection ends with ``serve`` or with us."""
     serving: set[asyncio.Task[None]] = set()
 
@@ -73,7 +74,7 @@ async def tcp_server(serve: Serve, port: int = 0) -> AsyncIterator[int]:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -158,10 +159,10 @@ class HttpDevice:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["HttpDevice"]:
-        async with tcp_server(self._serve, self.port):
+        async with tcp_server(self.serve, self.port):
             yield self
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             request = Request((await reader.readuntil(b"\r\n\r\n")).decode().strip())
             self.requests.append(request)

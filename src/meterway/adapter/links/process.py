@@ -5,10 +5,9 @@ import logging
 import os
 import shutil
 import signal
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from io import FileIO
 
 from meterway.adapter.config import ProcessSource
 from meterway.adapter.links.oneway import OneWay
@@ -23,7 +22,7 @@ _log = logging.getLogger(__name__)
 STOP_WITHIN_S = 3.0
 """After SIGTERM; then SIGKILL follows. Also how long a program may run on after it has closed its output."""
 LIMIT_LINE_BYTES = 1024
-"""A longer line on standard error is not logged."""
+"""No more of a line on standard error is logged."""
 
 
 @asynccontextmanager
@@ -34,17 +33,16 @@ async def open_process(source: ProcessSource) -> AsyncIterator["Program"]:
         TransientError: it is not there or cannot be started.
     """
     where = describe(source)
-    async with _pipe(CHUNK_LIMIT_BYTES) as (output, output_end), _pipe(LIMIT_LINE_BYTES) as (errors, errors_end):
-        process = await _start(source, where, output_end.fileno(), errors_end.fileno())
-        output_end.close()
-        errors_end.close()
-        log = asyncio.create_task(_log_lines(where, errors), name=f"meterway.adapter.link {where} stderr")
-        try:
-            yield Program(where, process, output)
-        finally:
-            await _end(process, where)
-            log.cancel()
-            await asyncio.gather(log, return_exceptions=True)
+    process = await _start(source, where)
+    if process.stdout is None or process.stderr is None:
+        raise TransientError(f"{where} was started without pipes")
+    log = asyncio.create_task(_log_lines(where, process.stderr), name=f"meterway.adapter.link {where} stderr")
+    try:
+        yield Program(where, process, process.stdout)
+    finally:
+        await _end(process, where)
+        log.cancel()
+        await asyncio.gather(log, return_exceptions=True)
 
 
 class Program(OneWay):
@@ -68,7 +66,7 @@ class Program(OneWay):
         raise TransientError(f"{self.where} {how}; what it said to standard error stands in the adapter's log")
 
 
-async def _start(source: ProcessSource, where: str, output: int, errors: int) -> Process:
+async def _start(source: ProcessSource, where: str) -> Process:
     environment = {**os.environ, **source.environment}
     program = shutil.which(source.command[0], path=environment.get("PATH"))
     if program is None:
@@ -77,8 +75,9 @@ async def _start(source: ProcessSource, where: str, output: int, errors: int) ->
         return await asyncio.create_subprocess_exec(
             *with_orphan_signal(Command(name=where, arguments=(program, *source.command[1:]))),
             stdin=DEVNULL,
-            stdout=output,
-            stderr=errors,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=CHUNK_LIMIT_BYTES,
             env=environment,
             start_new_session=True,
         )
@@ -95,6 +94,7 @@ async def _end(process: Process, where: str) -> None:
     except TimeoutError:
         _log.warning("! %s did not end within %.0f s: killing it", where, STOP_WITHIN_S)
     _signal_group(process, signal.SIGKILL)
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else lets go of unread pipes
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
             await process.wait()
@@ -119,21 +119,8 @@ async def _log_lines(where: str, errors: asyncio.StreamReader) -> None:
         if not line:
             return
         if throttle.allow():
-            text = "".join(each if each.isprintable() else " " for each in line.decode(errors="replace")).strip()
-            _log.info("%s: %s (%d lines left out so far)", where, text, throttle.held_back)
-
-
-@asynccontextmanager
-async def _pipe(limit_bytes: int) -> AsyncIterator[tuple[asyncio.StreamReader, FileIO]]:
-    """Make a pipe of which at most twice ``limit_bytes`` are read ahead; both ends are closed at the end."""
-    reading_end, writing_end = os.pipe()
-    reader = asyncio.StreamReader(limit=limit_bytes)
-    with FileIO(writing_end, "w") as writing, FileIO(reading_end) as reading:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), reading
-        )
-        try:
-            yield reader, writing
-        finally:
-            transport.close()
-            await asyncio.sleep(0)  # the transport closes its end in the loop's next turn
+            text = "".join(
+                each if each.isprintable() else " " for each in line[:LIMIT_LINE_BYTES].decode(errors="replace")
+            ).strip()
+            left_out = f" ({throttle.held_back} lines left out so far)" if throttle.held_back else ""
+            _log.info("%s: %s%s", where, text, left_out)
