@@ -18,6 +18,7 @@ its bytes, and a document that was cut is none. On a bare serial line that would
 import re
 from dataclasses import replace
 from datetime import tzinfo
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
@@ -44,8 +45,10 @@ _OPENING: Final = (b"{", b"[")
 _CLOSING: Final = (b"}", b"]")
 _MOST_TRIES: Final = 64
 """So often it is tried whether a bracket ends a document over several lines; then only ``idle`` ends it."""
+_MOST_BEGINNINGS: Final = 32
+"""Of the places in a line where its last document may begin, so many are tried from the front, and from the back."""
 _RESCUE_BYTES: Final = 1 << 22
-"""So many bytes are parsed at most to find a document at the end of a line."""
+"""So many bytes are parsed at most to find it."""
 _CUT: Final = "Input data was truncated"
 
 
@@ -185,14 +188,17 @@ class JsonDecoder:
     def _rescue(self, text: bytes, broken: _Broken | None) -> list[Telegram | CodecError]:
         """Return the accepted document that ``text`` ends with, after why what stands before it is none."""
         left_bytes = _RESCUE_BYTES
-        for opening in _OBJECT.finditer(text, 1):
-            rest = text[opening.start() :]
+        places = [opening.start() for opening in _OBJECT.finditer(text, 1)]
+        if len(places) > 2 * _MOST_BEGINNINGS:
+            places = places[:_MOST_BEGINNINGS] + places[-_MOST_BEGINNINGS:]
+        for place in places:
+            rest = text[place:]
             left_bytes -= len(rest)
             if left_bytes < 0:
                 break
             parsed = _parse(rest)
             if isinstance(parsed, _Parsed) and self._reader.accepts(*parsed):
-                front = text[: opening.start()]
+                front = text[:place]
                 if broken is None:
                     self.skipped_bytes += len(front)
                     return self._on_document(parsed, rest)
@@ -253,7 +259,13 @@ class _Gathered:
         return [whole]
 
 
-_DECODE: Final = msgspec.json.Decoder(float_hook=parse_number).decode
+def _number(text: str) -> Decimal | str:
+    """Return the number; its text where it is too large or too fine, so that it is seen to be there and no number."""
+    value = parse_number(text)
+    return text if value is None else value
+
+
+_DECODE: Final = msgspec.json.Decoder(float_hook=_number).decode
 
 
 def _parse(text: bytes) -> _Parsed | _Broken:

@@ -26,20 +26,22 @@ _LIMIT_CHARACTERS: Final = 40
 _SHORTEST_ISO: Final = len("2026-07-14T18:30")
 _DIGITS: Final = re.compile(r"[0-9]{12}")
 _MICROSECONDS: Final = {"unix-s": Decimal(1_000_000), "unix-ms": Decimal(1000)}
-_SECOND_PASS: Final = timedelta(minutes=30)
+_STEP_BACK: Final = timedelta(minutes=30)
 
 
 class Clock:
     """One clock of one device.
 
-    In the hour that comes twice when summer time ends, a clock without zone that steps back by more than half an hour
-    is in the second pass. Until it has (after a restart within that hour), it is taken for the first.
+    In the hour that comes twice when summer time ends, a clock without zone is in the second pass once it has stepped
+    back by half an hour or more, until the hour is over. One that is first heard in the second pass is taken for the
+    first.
     """
 
     def __init__(self, form: TimeForm, zone: tzinfo) -> None:
         self._form = form
         self._zone = zone
         self._last: datetime | None = None
+        self._is_second_pass = False
 
     def read(self, found: object) -> datetime | None:
         """Return the instant, aware; None if ``found`` is none of this form, or a clock that was never set."""
@@ -74,8 +76,11 @@ class Clock:
 
     def _local(self, naive: datetime) -> datetime:
         first, second = (_fixed(naive.replace(tzinfo=self._zone, fold=fold)) for fold in (0, 1))
-        stepped_back = self._last is not None and self._last - first >= _SECOND_PASS
-        return second if second > first and stepped_back else first
+        if second <= first:
+            self._is_second_pass = False
+        elif self._last is not None and self._last - first >= _STEP_BACK:
+            self._is_second_pass = True
+        return second if self._is_second_pass else first
 
 
 def write_time(time: datetime, form: TimeForm, zone: tzinfo) -> str | int:
