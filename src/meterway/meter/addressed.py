@@ -1,6 +1,9 @@
 """One meter of several on a link: what the others say is not its own."""
 
+from collections.abc import Callable
+
 from meterway.meter.codec import CodecError, Decoder
+from meterway.meter.driver import MeterSetup
 from meterway.meter.telegram import Telegram
 
 
@@ -32,3 +35,13 @@ class AddressedDecoder:
     def _own(self, items: list[Telegram | CodecError]) -> list[Telegram | CodecError]:
         self.skipped_bytes = self._decoder.skipped_bytes
         return [item for item in items if isinstance(item, CodecError) or item.meter.casefold() == self._address]
+
+
+def addressed(make: Callable[[MeterSetup], Decoder]) -> Callable[[MeterSetup], Decoder]:
+    """Return how to make the decoder of a protocol whose meters do not know who shares their link."""
+
+    def decoder(setup: MeterSetup) -> Decoder:
+        made = make(setup)
+        return AddressedDecoder(made, setup.address) if setup.address else made
+
+    return decoder
