@@ -1,10 +1,15 @@
 """A wire in simulated time between a DLMS master and a virtual meter, and a meter of our own making to ask."""
 
+import select
+import socket
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Self
 from zoneinfo import ZoneInfo
 
 from meterway.core.obis import Obis
@@ -108,7 +113,7 @@ def master(
 class DlmsWire:
     """Bytes take their time; at the wrong baud rate they are rubbish."""
 
-    meter: AnsweringDlmsMeter | None
+    meter: "AnsweringDlmsMeter | Recording | None"
     echo: bool = False
     damage: Callable[[bytes], bytes] = bytes
     """Done to everything the meter sends."""
@@ -180,3 +185,90 @@ def ask(
     """Ask a virtual meter in simulated time; ``kwargs`` are of ``DlmsAccess``."""
     meter = AnsweringDlmsMeter(side) if side else None
     return DlmsWire(meter, **(wire or {})).run(master(asked, task, **kwargs))  # type: ignore[arg-type]
+
+
+class SocketMeter:
+    """A virtual meter that listens on a port of this machine, for one client at a time."""
+
+    def __init__(self, meter: AnsweringDlmsMeter) -> None:
+        self._meter = meter
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            with client:
+                while data := client.recv(4096):
+                    for effect in self._meter.feed(data):
+                        if isinstance(effect, Send):
+                            client.sendall(effect.data)
+
+
+def run_on_socket(port: int, asking: Master, *, limit_s: float = 60.0) -> Outcome:
+    """Carry out a master's effects on a connection, as an adapter does."""
+    outcome = Outcome()
+    begin = time.monotonic()
+    deadline = begin + limit_s
+    with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as line:
+        steps = asking.start(begin)
+        while True:
+            for step in steps:
+                match step:
+                    case Telegram():
+                        outcome.telegrams.append(step)
+                    case CodecError():
+                        outcome.errors.append(step)
+                    case Send(data):
+                        line.sendall(data)
+                    case Wait(seconds_s):
+                        time.sleep(seconds_s)
+                    case Deadline(seconds_s):
+                        deadline = time.monotonic() + seconds_s
+                    case Done():
+                        outcome.done = step
+                        return outcome
+            now = time.monotonic()
+            assert now - begin < limit_s, "the master hangs"
+            ready, _, _ = select.select([line], [], [], max(deadline - now, 0))
+            now = time.monotonic()
+            steps = asking.feed(line.recv(4096), now) if ready else asking.on_timeout(now)
+
+
+class Recording:
+    """The meter's side of a session, message by message: each thing that is sent is answered by the next of them."""
+
+    def __init__(self, data: bytes) -> None:
+        self._messages = deque(_messages(data))
+
+    def feed(self, _heard: bytes) -> list[Effect]:
+        return [Send(self._messages.popleft())] if self._messages else []
+
+    def idle(self) -> list[Effect]:
+        return []
+
+
+def _messages(data: bytes) -> Iterable[bytes]:
+    at = 0
+    while at < len(data):
+        if data[at] == 0x7E:
+            end = at + 2 + ((data[at + 1] & 7) << 8 | data[at + 2])
+        elif data[at : at + 2] == b"\0\1":
+            end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "big")
+        else:
+            end = data.index(b"\n", at) + 1
+        yield data[at:end]
+        at = end

@@ -15,7 +15,7 @@ The bytes in the blocks of a long answer are, put together, what would stand beh
 get without its leading 00. Source: IEC 62056-5-3, 9.3 and its abstract syntax of the COSEM PDUs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from meterway.core.obis import Obis
@@ -286,12 +286,9 @@ def read_results(data: bytes) -> list[Element | Refusal]:
         else:
             results.append(Refusal(_taken(data, at + 1, 1)[0]))
             at += 2
+    if at != len(data):
+        raise GrammarError(f"a list of results ends at byte {at} of {len(data)}")
     return results
-
-
-def blocks(data: bytes, most_bytes: int) -> Iterable[bytes]:
-    """Yield ``data`` in pieces."""
-    return (data[start : start + most_bytes] for start in range(0, len(data), most_bytes))
 
 
 def _head(apdu: bytes) -> tuple[tuple[int, int], int]:

@@ -113,7 +113,7 @@ class HdlcLine:
         self._segments: list[bytes] = []
         """What is still to be sent of a request."""
         self._sent = b""
-        """The last frame; an echo of it is no answer."""
+        """The last frame; an echo of it is no answer, but RR may look the same from both sides."""
         self._information = b""
         """The last frame with information; empty once the meter has it."""
         self._has_polled = False
@@ -161,9 +161,10 @@ class HdlcLine:
 
     def _take(self, frame: HdlcFrame, raw: bytes) -> list[Event]:
         header = frame.header
-        if (header.destination, header.source) != (self._client, self._server) or raw == self._sent[:-1]:
-            return []
         control = header.control | FINAL
+        is_echo = raw == self._sent[:-1] and control & 0x0F != RR & 0x0F
+        if is_echo or (header.destination, header.source) != (self._client, self._server):
+            return []
         if control == UA and self._wanted:
             return self._connected(frame.information)
         if control in (DM, FRMR):

@@ -25,7 +25,7 @@ from meterway.meter.codec import CodecError
 from meterway.meter.dlms_access import DlmsAccess, Task
 from meterway.meter.dlms_client import Call, Connect, Demand, Disconnect, Listen, converse
 from meterway.meter.dlms_hdlc import HdlcLine
-from meterway.meter.dlms_line import Broken, Connected, DlmsLine, Event, Heard, Reply
+from meterway.meter.dlms_line import Broken, DlmsLine, Event, Heard, Reply
 from meterway.meter.dlms_read import read
 from meterway.meter.iec62056_21 import strip_parity
 from meterway.meter.master import Deadline, Done, Send, SetLine, Steps, Wait
