@@ -235,16 +235,19 @@ async def test_meters_that_share_a_link_are_told_apart_and_a_silent_one_does_not
     [telegram] = SmlDecoder().feed(sample.telegram, 0.0)
     assert isinstance(telegram, Telegram)
     other = METER.replace("1", "2")
-    connections: list[asyncio.StreamWriter] = []
+    connections = 0
+    is_over = asyncio.Event()
 
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(writer)
+        nonlocal connections
+        connections += 1
         with suppress(ConnectionError):
             while True:
                 writer.write(sample.telegram)
                 await writer.drain()
                 await asyncio.sleep(0.1)
         writer.close()
+        is_over.set()
 
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server, concentrating(nats) as seen:
         source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
@@ -259,7 +262,8 @@ async def test_meters_that_share_a_link_are_told_apart_and_a_silent_one_does_not
             await seen.until(lambda: len(seen.of("readings")) >= 2)
             assert seen.of("status")[-1]["state"] == "online"
             assert not seen.of("readings", other)
-        assert len(connections) == 1
+        await is_over.wait()
+        assert connections == 1
 
 
 async def test_a_message_is_whole_or_damaged_and_never_the_beginning_of_the_next(
