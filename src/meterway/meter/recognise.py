@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from meterway.meter import dlms_mbus
+from meterway.meter import dlms_mbus, wmbus_receivers
 from meterway.meter.dlms_bare import BARE_PUSH
 from meterway.meter.iec62056_21 import SIGNATURE, strip_parity
 
@@ -25,6 +25,7 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
     ("dlms", re.compile(rb"\x7e[\xa0-\xaf].", re.DOTALL), "an HDLC frame 7e a."),
     ("dlms", dlms_mbus.START, "an M-Bus frame 68 L L 68 53 with a segment of DLMS"),
     ("dlms", BARE_PUSH, "a DLMS push without a frame around it"),
+    *(("wmbus", pattern, sign) for pattern, sign in wmbus_receivers.SIGNATURES),
     ("mbus", re.compile(rb"\x68(.)\1\x68", re.DOTALL), "an M-Bus long frame 68 L L 68"),
     (
         "sml",

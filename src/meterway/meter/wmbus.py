@@ -54,6 +54,8 @@ class _Layers(NamedTuple):
 
     level: int
     """How the session protects them."""
+    checked: bool
+    """The session's checksum held."""
     protection: Protection
     header: Header
 
@@ -174,7 +176,7 @@ class WmbusDecoder:
             heard.raw,
             str(header.identity),
             records.time,
-            checked=heard.checked or level == AUTHENTICATED,
+            checked=heard.checked or layers.checked or level == AUTHENTICATED,
             verified=level in {CLEAR, AUTHENTICATED},
         )
 
@@ -188,7 +190,7 @@ class WmbusDecoder:
                 return None
             rest, level = self._guard.open_session(session, link.address, self._name(link.address))
         protection = read_protection(rest)
-        return _Layers(level, protection, read_header(protection.rest, link.address))
+        return _Layers(level, bool(session.number), protection, read_header(protection.rest, link.address))
 
     def _body(self, header: Header, data: bytes) -> bytes:
         """Return the records."""

@@ -25,7 +25,7 @@ _FIRST_OF_B: Final = 126
 
 _POLYNOMIAL: Final = 0x3D65
 _MOST_STRAYS: Final = 2
-_REMOVED_BYTES: Final = (0, _CRC_BYTES, 2 * _CRC_BYTES)
+_REMOVED_BYTES: Final = (-1, 0, _CRC_BYTES, 2 * _CRC_BYTES)
 
 
 def _table() -> tuple[int, ...]:
@@ -78,10 +78,12 @@ def open_checked(data: bytes) -> bytes | None:
 def open_stripped(data: bytes) -> bytes | None:
     """Return the content of a frame whose checksums a receiver removed; None if its length is not right.
 
-    Some leave an L field that counts the checksums of format B.
+    Some leave an L field that counts the checksums of format B; some append one byte, the signal's strength.
     """
-    missing_bytes = data[0] + 1 - len(data) if len(data) > SHORTEST <= data[0] else -1
-    return data[1:] if missing_bytes in _REMOVED_BYTES else None
+    if len(data) <= SHORTEST or data[0] < SHORTEST:
+        return None
+    missing_bytes = data[0] + 1 - len(data)
+    return data[1 : data[0] + 1] if missing_bytes in _REMOVED_BYTES else None
 
 
 def may_be_damaged(data: bytes) -> bool:

@@ -75,8 +75,10 @@ class Protection(NamedTuple):
     """The authentication and fragmentation layer; all but ``rest`` is empty where it is not there."""
 
     rest: bytes
-    """From the next CI field on: what the MAC guards, besides the control field and the counter."""
+    """From the next CI field on."""
     control: bytes = b""
+    key: bytes = b""
+    """Which key; a meter has but one."""
     counter: bytes = b""
     """Four bytes, the lowest first."""
     mac: bytes = b""
@@ -148,7 +150,8 @@ def read_protection(rest: bytes) -> Protection:
     fields = int.from_bytes(layer[:2], "little")
     if fields & _FRAGMENTS:
         raise LayerError("it is one of several fragments, which are not put together")
-    at, found = 2, []
+    at = 2
+    found: list[bytes] = []
     control = layer[2:3] if fields & _CONTROL else b""
     mac_bytes = _MAC_BYTES.get(control[0] & 0x0F, 0) if control else 0
     for flag, width in ((_CONTROL, 1), (_KEY, 2), (_COUNTER, 4), (_MAC, mac_bytes), (_LENGTH, 2)):
@@ -157,8 +160,7 @@ def read_protection(rest: bytes) -> Protection:
         at = end
     if at > size or not after:
         raise LayerError("its authentication layer breaks off")
-    control, _key, counter, mac, length = found
-    return Protection(after, control, counter, mac, length)
+    return Protection(after, *found)
 
 
 def read_header(rest: bytes, link: bytes) -> Header:

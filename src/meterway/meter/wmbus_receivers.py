@@ -73,6 +73,25 @@ _HEAD_BYTES: Final = 13
 _CI_OFFSET: Final = 10
 _START_BYTES: Final = 10
 
+SIGNATURES: Final = (
+    (
+        re.compile(_PATTERNS["im871a"] + rb"..[\x00-\x99]{4}", re.DOTALL),
+        "a frame of wireless M-Bus from an iM871A (a5 .2 03)",
+    ),
+    (
+        re.compile(_PATTERNS["amber"] + rb"..[\x00-\x99]{4}", re.DOTALL),
+        "a frame of wireless M-Bus from an Amber (ff 03)",
+    ),
+    (re.compile(rb"bY?[0-9A-F]{2}4[46][0-9A-F]{24}"), "a line of a CUL with a frame of wireless M-Bus (b..44)"),
+    (re.compile(rb"\b[CRST][0-9][A-Za-z]?;[01];[ -~]{0,120}?;0x[0-9A-Fa-f]{2}4[46]"), "a line of rtl_wmbus"),
+    (re.compile(rb"\A[0-9A-Fa-f]{2}4[46][0-9A-Fa-f]{24,}[\r\n]"), "a frame of wireless M-Bus in hexadecimal digits"),
+    (
+        re.compile(rb"\A" + _PATTERNS["bare"].replace(_CONTROLS, rb"[\x44\x46]"), re.DOTALL),
+        "a frame of wireless M-Bus without a receiver's own around it",
+    ),
+)
+"""What tells receivers of wireless M-Bus from what else comes on a serial line, and in words."""
+
 _TIME, _RSSI, _CRC = 0x20, 0x40, 0x80
 _IM871A_HEAD_BYTES: Final = 4
 _AMBER_HEAD_BYTES: Final = 3

@@ -41,6 +41,7 @@ _FOR_MAC: Final = b"\x01"
 _PADDING: Final = b"\x07" * 7
 _STRONG_MAC_BYTES: Final = 8
 _CRC_BYTES: Final = 2
+_REPEATED: Final = 0x10
 _LIMIT_METERS: Final = 1024
 
 
@@ -82,7 +83,7 @@ class Guard:
         """
         data = session.rest
         if session.is_encrypted and self._key is not None:
-            vector = address + bytes((session.control,)) + session.number + b"\x00\x00\x00"
+            vector = session_vector(address, session.control, session.number)
             data = Cipher(AES(self._key), CTR(vector)).decryptor().update(data)
         if len(data) > _CRC_BYTES and crc16_en13757(data[_CRC_BYTES:]) == int.from_bytes(data[:_CRC_BYTES], "little"):
             is_opened = session.is_encrypted and self._key is not None
@@ -174,6 +175,11 @@ class Ephemeral(NamedTuple):
     mac: bytes
 
 
+def session_vector(address: bytes, control: int, number: bytes) -> bytes:
+    """Return the initialisation vector of a session; without the bit that a repeater sets in the control field."""
+    return address + bytes((control & ~_REPEATED,)) + number + b"\x00\x00\x00"
+
+
 def ephemeral_keys(key: bytes, counter: bytes, number: bytes) -> Ephemeral:
     """Return the keys of a message of a meter: ``counter`` and ``number`` are four bytes each, as sent."""
     return Ephemeral(*(_cmac(key, constant + counter + number + _PADDING) for constant in (_FOR_ENCRYPTION, _FOR_MAC)))
@@ -181,8 +187,8 @@ def ephemeral_keys(key: bytes, counter: bytes, number: bytes) -> Ephemeral:
 
 def message_mac(key: bytes, protection: Protection) -> bytes:
     """Return the MAC that a message must have, as long as the one it has."""
-    guarded = protection.control + protection.counter + protection.length + protection.rest
-    return _cmac(key, guarded)[: len(protection.mac)]
+    rest, control, number, counter, mac, length = protection
+    return _cmac(key, control + number + counter + length + rest)[: len(mac)]
 
 
 def _cmac(key: bytes, data: bytes) -> bytes:

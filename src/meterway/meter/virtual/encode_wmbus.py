@@ -23,7 +23,7 @@ from meterway.meter.mbus_records import record_bounds
 from meterway.meter.virtual.encode_mbus import Header
 from meterway.meter.wmbus_frames import crc16_en13757
 from meterway.meter.wmbus_layers import Protection
-from meterway.meter.wmbus_security import ephemeral_keys, message_mac
+from meterway.meter.wmbus_security import ephemeral_keys, message_mac, session_vector
 
 SND_NR: Final = 0x44
 """C field: the meter sends and wants no answer."""
@@ -88,7 +88,7 @@ def mode_7(meter: Header, records: Iterable[bytes], *, key: bytes, counter: int,
     plain = _padded(records)
     header = _header(None, access, status, 7, len(plain) // _BLOCK_BYTES) + bytes((_KEY_FROM_COUNTER,))
     rest = header + _cbc(keys.encryption, bytes(_BLOCK_BYTES), plain)
-    mac = message_mac(keys.mac, Protection(rest, _AFL_CONTROL, written, bytes(_MAC_BYTES)))
+    mac = message_mac(keys.mac, Protection(rest, _AFL_CONTROL, b"", written, bytes(_MAC_BYTES)))
     layer = _AFL_FIELDS.to_bytes(2, "little") + _AFL_CONTROL + written + mac
     return bytes((_AFL, len(layer))) + layer + rest
 
@@ -101,7 +101,7 @@ def extended(part: bytes, *, access: int, control: int = 0x20) -> bytes:
 def session(meter: Header, part: bytes, *, key: bytes, access: int, number: int, control: int = 0x20) -> bytes:
     """Return an encrypted session of the extended link layer around ``part``; ``number`` has 29 bits."""
     written = (number | 1 << 29).to_bytes(4, "little")
-    vector = address(meter) + bytes((control,)) + written + b"\x00\x00\x00"
+    vector = session_vector(address(meter), control, written)
     plain = _checksum(part) + part
     encrypted = Cipher(AES(key), CTR(vector)).encryptor().update(plain)
     return bytes((_ELL_SESSION, control, access & 0xFF)) + written + encrypted
