@@ -19,7 +19,7 @@ COMMANDS = [
     ("cloud",),
     ("meter",),
     ("meter", "virtual"),
-    ("meter", "families"),
+    ("drivers",),
     ("decode",),
     ("doctor",),
     ("config",),
@@ -80,7 +80,7 @@ def test_the_menu_names_every_command() -> None:
 def test_every_command_has_a_help_with_an_example(command: tuple[str, ...]) -> None:
     done = meterway(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    if command not in {("meter",), ("config",), ("meter", "families")}:  # groups, and one that takes nothing
+    if command not in {("meter",), ("config",)}:  # groups
         assert f"meterway {' '.join(command)} -" in done.stdout.replace("FILES", "-") or (
             f"  meterway {' '.join(command)}" in done.stdout
         )
@@ -236,5 +236,7 @@ def test_doctor_prints_one_line_a_check(write: Any, tmp_path: Path) -> None:
 
 
 def test_families_are_listed() -> None:
-    listed = [json.loads(line) for line in meterway("meter", "families", "--json").stdout.splitlines()]
+    listed = [json.loads(line) for line in meterway("drivers", "--json").stdout.splitlines()]
     assert {"p1-generic", "sml-generic"} <= {family["name"] for family in listed}
+    [family] = [json.loads(line) for line in meterway("drivers", "p1-generic", "--json").stdout.splitlines()]
+    assert family == next(each for each in listed if each["name"] == "p1-generic")
