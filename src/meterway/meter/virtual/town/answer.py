@@ -8,6 +8,7 @@ forget()     the line was quiet: the session is over
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from meterway.meter.iec62056_21_access import FIRST_LINE
 from meterway.meter.master import Effect, Send
 from meterway.meter.mbus_frames import FRAME_COUNT_BIT, REQ_UD2, Frame
 from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
@@ -30,6 +31,9 @@ _SEGMENT_BAUD: Final = 2400
 class Conversation(Protocol):
     """The meters' side of a line on which they are asked."""
 
+    baud: int
+    """With which a session begins."""
+
     def hear(self, data: bytes) -> list[Effect]:
         """Return what to do about bytes of the reader."""
 
@@ -42,6 +46,8 @@ class Conversation(Protocol):
 
 class HeadConversation:
     """A meter alone at an optical head; what it reads out is what it shows when it is asked."""
+
+    baud = FIRST_LINE.baud
 
     def __init__(self, meter: TownMeter, clock: Clock, books: Books) -> None:
         self._meter = meter
@@ -91,6 +97,8 @@ class HeadConversation:
 
 class SegmentConversation:
     """All meters of an M-Bus segment, at the primary addresses from 1 on."""
+
+    baud = _SEGMENT_BAUD
 
     def __init__(self, meters: Sequence[TownMeter], clock: Clock, books: Books) -> None:
         self._books = books

@@ -20,7 +20,6 @@ _CHUNK_BYTES: Final = 1024
 _LOOK_S: Final = 0.002
 _PATIENCE_S: Final = 1.0
 """How long a meter waits for its reader to change the baud rate as agreed."""
-_FIRST_BAUD: Final = 300
 
 
 class AskedLine(Protocol):
@@ -130,7 +129,7 @@ class AskedPty:
             self._link(alias, device)
         self.address = SerialAddress(str(alias or device))
         self._conversation = conversation
-        self._baud = _FIRST_BAUD
+        self._baud = conversation.baud
         self._heard: asyncio.Queue[bytes] = asyncio.Queue()
         asyncio.get_running_loop().add_reader(self._far, self._take)
         self._task = asyncio.create_task(self._talk(), name=f"meterway.meter.virtual.town.{device}")
