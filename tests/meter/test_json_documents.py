@@ -293,6 +293,13 @@ def test_envelope_has_the_document_itself_or_its_text() -> None:
     assert values(decode(GOOD, profile)) == ["1.50"]
 
 
+def test_topics_of_any_length_and_number_are_bounded() -> None:
+    made = decoder(TOPICS)
+    assert made.feed(message("a" * 2000 + "/power", "1"), 0.0) == []
+    found = [item for n in range(1000) for item in made.feed(message(f"{n}/power", "1"), 0.0)]
+    assert len(found) == 999
+
+
 def test_broken_payload_is_an_error() -> None:
     assert reasons(decode(message("x", '"{\\"e\\":"'))) == ["truncated"]
     assert decode(message("x", '"no document"')) == []

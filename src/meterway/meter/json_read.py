@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from meterway.core.errors import BadDataError
@@ -18,6 +19,10 @@ from meterway.meter.telegram import Register
 _NO_VALUE: Final = frozenset({"", "nan", "null", "none", "unknown", "unavailable"})
 """How devices say in a text that they have no value now."""
 _ZERO: Final = Decimal(0)
+_TOPICS: Final = 256
+"""Of so many topics it is remembered what they mean; more are looked at anew."""
+_LIMIT_TOPIC_CHARACTERS: Final = 1024
+"""Documents of longer ones are passed over."""
 _NAMED: Final = 5
 """So many of the paths that are not there are named in an error."""
 
@@ -47,6 +52,8 @@ class JsonReader:
         self._times = _Times(profile.time, zone)
         self._entry_clock = Clock("iso", zone)
         self._values = [_Value(value, zone) for value in profile.values]
+        self._has_documents = bool(self._lists) or any(value.paths for value in self._values)
+        self._topic = lru_cache(maxsize=_TOPICS)(self._match)
 
     def accepts(self, document: object, topic: str | None) -> bool:
         """Return whether a reading is to be looked for in a document; ``topic`` is None where nobody knows it."""
@@ -61,31 +68,30 @@ class JsonReader:
         """
         roots = self._found_roots(document)
         found: dict[Obis, Register] = {}
-        has_none = is_part = False
+        meaning = self._topic(topic)
+        has_none = False
         for value in self._values:
             if value.obis not in found:
-                is_whole = value.prefix(topic) is not None
-                is_part = is_part or is_whole
-                raw = document if is_whole else _look(roots, value.paths)
+                raw = document if value in meaning.values else _look(roots, value.paths)
                 has_none = has_none or _says_none(raw)
                 for register in value.registers(raw, roots):
                     found.setdefault(register.obis, register)
         registers = (*found.values(), *read_registers(_look(roots, self._lists), self._entry_clock))
         if not registers and not has_none:
             raise self._nothing(topic)
-        return Contents(registers, self._times.read(roots), self._name(roots, topic), is_part)
+        return Contents(registers, self._times.read(roots), self._name(roots, topic), bool(meaning.values))
 
     def _found_roots(self, document: object) -> list[object]:
         found = (find(document, root) for root in self._roots)
         return [root for root in found if root is not MISSING]
 
     def _is_ours(self, document: object, roots: Sequence[object], topic: str | None) -> bool:
-        ends = self._profile.topics
-        if topic is not None and ends and topic_fits(topic, ends) is None:
+        if topic is not None and len(topic) > _LIMIT_TOPIC_CHARACTERS:
             return False
-        if any(value.prefix(topic) is not None for value in self._values):
-            return True
-        if not isinstance(document, dict | list) or not (self._lists or any(value.paths for value in self._values)):
+        meaning = self._topic(topic)
+        if not meaning.is_allowed or meaning.values:
+            return meaning.is_allowed
+        if not isinstance(document, dict | list) or not self._has_documents:
             return False
         return not self._any_of or _look(roots, self._any_of) is not MISSING
 
@@ -96,18 +102,35 @@ class JsonReader:
 
     def _name(self, roots: Sequence[object], topic: str | None) -> str:
         name = read_text(_look(roots, self._meter))
-        if name is not None or topic is None:
-            return name or ""
-        prefixes = [value.prefix(topic) for value in self._values] + [topic_fits(topic, self._profile.topics)]
-        return next((prefix for prefix in prefixes if prefix is not None), topic)
+        return self._topic(topic).name if name is None else name
+
+    def _match(self, topic: str | None) -> "_Topic":
+        if topic is None:
+            return _Topic((), "", is_allowed=True)
+        ends = self._profile.topics
+        prefix = topic_fits(topic, ends)
+        prefixes = {value: before for value in self._values if (before := value.prefix(topic)) is not None}
+        name = next(iter(prefixes.values()), topic if prefix is None else prefix)
+        return _Topic(tuple(prefixes), name, is_allowed=not ends or prefix is not None)
 
     def _nothing(self, topic: str | None) -> BadDataError:
-        if any(value.prefix(topic) is not None for value in self._values):
+        if self._topic(topic).values:
             return BadDataError(f"the topic {topic!r} carries no number", reason="bad-syntax")
         paths = [*(path for value in self._profile.values for path in value.paths), *self._profile.registers]
         more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         text = f"no value is at {', '.join(paths[:_NAMED])}{more}; is the meter of another family?"
         return BadDataError(text, reason="bad-syntax")
+
+
+class _Topic(NamedTuple):
+    """What a topic means."""
+
+    values: "tuple[_Value, ...]"
+    """Those of which it carries nothing else."""
+    name: str
+    """Of the device, as far as the topic says it."""
+    is_allowed: bool
+    """Whether documents of the topic are looked at."""
 
 
 class _Value:
@@ -125,9 +148,9 @@ class _Value:
         self._constant = value.constant
         self._times = _Times(value.time, zone)
 
-    def prefix(self, topic: str | None) -> str | None:
+    def prefix(self, topic: str) -> str | None:
         """Return what stands in a topic before the part that makes it a topic of this value; None if it is none."""
-        return topic_fits(topic, self._topics) if topic is not None and self._topics else None
+        return topic_fits(topic, self._topics)
 
     def registers(self, raw: object, roots: Sequence[object]) -> list[Register]:
         """Return what the value becomes: one register, two where its sign is a direction, none where it is none."""
