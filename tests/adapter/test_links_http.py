@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meterway.adapter.config import HttpSource
+from meterway.adapter.config import HttpSource, MeterConfig
 from meterway.adapter.links import open_link
 from meterway.core.config import convert_config
 from meterway.core.errors import SetupError, TransientError
@@ -287,3 +287,10 @@ def test_a_source_that_cannot_work_is_refused(table: dict[str, object], sentence
     with pytest.raises(SetupError, match=sentence) as caught:
         convert_config({"type": "http", **table}, HttpSource, where="adapter.toml")
     assert "geheim" not in str(caught.value)
+
+
+def test_a_poll_that_comes_after_the_watchdog_is_refused() -> None:
+    source = {"type": "http", "url": "http://meter/", "interval_s": 300}
+    with pytest.raises(SetupError, match=r"polled every 300 s, and watchdog_s = 60 .* raise watchdog_s"):
+        convert_config({"id": "m1", "source": source}, MeterConfig, where="adapter.toml")
+    convert_config({"id": "m1", "source": source, "watchdog_s": 900}, MeterConfig, where="adapter.toml")

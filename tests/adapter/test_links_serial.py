@@ -177,7 +177,7 @@ async def test_a_gateway_that_speaks_no_rfc_2217_is_said_so() -> None:
 )
 async def test_a_gateway_that_negotiates_without_end_is_cut_off(flood: bytes) -> None:
     gateway = Rfc2217Gateway()
-    gateway.flood = flood
+    gateway.says = flood
     async with gateway.serving():
         with pytest.raises(TransientError, match="the gateway negotiates without end"):
             await first_bytes(Rfc2217Source(host="127.0.0.1", port=gateway.port))

@@ -92,8 +92,10 @@ class Rfc2217Gateway:
         self.port = free_port()
         self.line: dict[str, int] = {}
         """As it is set now, by the numbers of the RFC: parity 1 none, 2 odd, 3 even."""
-        self.flood: bytes = b""
+        self.says: bytes = b""
         """Sent for ever once the line is set."""
+        self.pause_s = 0.0
+        """After each time."""
         self._agreed: set[tuple[int, int]] = set()
         """What was agreed to is not agreed to again: the two would never come to an end (RFC 854)."""
 
@@ -126,9 +128,10 @@ class Rfc2217Gateway:
             self.line[name] = int.from_bytes(content[1:], "big")
         answer = bytes((content[0] + _ANSWER,)) + content[1:].replace(b"\xff", b"\xff\xff")
         writer.write(bytes((_IAC, _SB, _COM_PORT)) + answer + bytes((_IAC, _SE)))
-        while self.flood and content[0] == _CONTROL:
-            writer.write(self.flood)
+        while self.says and content[0] == _CONTROL:
+            writer.write(self.says)
             await writer.drain()
+            await asyncio.sleep(self.pause_s)
 
 
 class Request:

@@ -228,6 +228,11 @@ class MeterConfig(Table, frozen=True):
             topics.check_id(meter_id, "smart meter id")
         if self.timezone is not None:
             find_zone(self.timezone)
+        if isinstance(self.source, HttpSource) and self.source.interval_s > self.watchdog_s:
+            raise ValueError(
+                f"the source is polled every {self.source.interval_s:g} s, and watchdog_s = {self.watchdog_s:g} takes "
+                "the meter for silent before; raise watchdog_s"
+            )
 
 
 class AdapterConfig(Table, frozen=True):
