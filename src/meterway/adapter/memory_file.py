@@ -1,15 +1,14 @@
 """The file in which plausibility's memory survives restarts and power cuts.
 
-One JSON file for all meters of an adapter, replaced as a whole: written beside, fsync, rename, fsync of the folder. So
-there is always a whole file, the old or the new. An SD card is spared: it is written at most every ``SAVE_S``, or after
-``URGENT_S`` when there was a doubt. A power cut therefore sets the memory back by so much; that costs nothing but
-sharpness, for a register that fell below an older level fell below the newer one too. A file that is missing, damaged
-or too large is a fresh start, which the log says; a disk that cannot be written is said and tried again.
+One JSON file for all meters of an adapter, replaced as a whole (``durable_file``). An SD card is spared: it is written
+at most every ``SAVE_S``, or after ``URGENT_S`` when there was a doubt. A power cut therefore sets the memory back by so
+much; that costs nothing but sharpness, for a register that fell below an older level fell below the newer one too. A
+file that is missing, damaged or too large is a fresh start, which the log says; a disk that cannot be written is said
+and tried again.
 """
 
 import asyncio
 import logging
-import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from meterway.adapter.durable_file import replace_file
 from meterway.adapter.memory import Memories, MeterMemory
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class MemoryFile:
 
     def _save(self, data: bytes) -> None:
         try:
-            save(self._path, data)
+            replace_file(self._path, data)
         except OSError as error:
             self._memories.is_changed = True
             if not self._failed:
@@ -111,28 +111,5 @@ def load(path: Path, meter_ids: Collection[str]) -> dict[str, MeterMemory]:
     return {}
 
 
-def save(path: Path, data: bytes) -> None:
-    """Replace the file; when this returns, the new one survives a power cut.
-
-    Raises:
-        OSError: it cannot be written; the old one is still there.
-    """
-    new = path.with_name(f"{path.name}.new")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _encode(memories: Memories) -> bytes:
     return _encoder.encode(_File(1, memories.meters))
-
-
-__all__ = ["MemoryFile", "load", "save"]

@@ -40,6 +40,7 @@ from meterway.meter.dlms_layout import PushList
 from meterway.meter.json_map import JsonMap
 from meterway.meter.keys import KEY_BYTES, Keys
 from meterway.meter.modbus_map import ModbusMap
+from meterway.meter.pulse_input import PulseInput
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _SUFFIX = ".toml"
@@ -185,6 +186,8 @@ class Family(Table, frozen=True):
     """Where a Modbus meter keeps its values, and how it is asked for them."""
     json: JsonMap | None = None
     """Where the registers stand in the documents of a JSON source."""
+    pulse: PulseInput | None = None
+    """What the pulses of a meter that says nothing else are worth."""
     sample: Sample | None = None
     tested: Literal["sample", "captures"] = "sample"
     """With what: only with the telegram of our own making, or with captures of real meters too."""
