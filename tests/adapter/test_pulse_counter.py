@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ FAMILY = load_family("pulse-s0-electricity")
 
 def counter(path: Path, **keys: str) -> PulseCounter:
     assert FAMILY.pulse is not None
-    return PulseCounter(PulseConfig(file=path, **keys), FAMILY.pulse, interval_s=60)  # type: ignore[arg-type]
+    return PulseCounter(PulseConfig(file=path, **keys), FAMILY.pulse, interval_s=60)
 
 
 def pulses(made: PulseCounter, number: int, begin: float = 0.0) -> None:
@@ -114,8 +115,6 @@ def test_a_wrong_start_is_refused(start: str) -> None:
 
 
 def test_what_is_counted_becomes_a_reading(tmp_path: Path) -> None:
-    from datetime import UTC, datetime
-
     made = counter(tmp_path / "pulses.json")
     pulses(made, 30)
     (telegram,) = made.idle(60.0)
@@ -123,4 +122,4 @@ def test_what_is_counted_becomes_a_reading(tmp_path: Path) -> None:
     mapper = Mapper(MeterConfig(id="m", source=ReplaySource(file=Path("x"))), FAMILY)
     (mapped,) = mapper.readings(telegram, datetime(2026, 11, 23, tzinfo=UTC))
     found = {value.property_id: str(value.numerical_value) for value in mapped.reading.property_values}
-    assert found == {"OBIS_1.8.0": "0.030", "OBIS_1.7.0": "1.800"}
+    assert found == {"OBIS_1.8.0": "0.030", "OBIS_1.7.0": "0.116"}

@@ -29,7 +29,9 @@ LINES = msgspec.structs.replace(S0, signal="lines")
 
 def values(items: list[Telegram | CodecError]) -> dict[str, str]:
     (telegram,) = (item for item in items if isinstance(item, Telegram))
-    return {str(register.obis): f"{register.value} {register.unit}" for register in telegram.registers}
+    return {
+        str(register.obis).removesuffix("*255"): f"{register.value} {register.unit}" for register in telegram.registers
+    }
 
 
 def counted(decoder: PulseDecoder) -> int:

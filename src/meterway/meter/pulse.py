@@ -68,6 +68,8 @@ class PulseDecoder:
         self._due: float | None = None
         self._last_byte = float("-inf")
         self._line = bytearray()
+        self._is_noise = False
+        """Whether what comes up to the next line end is the rest of a line that was too long."""
         self._waiting: tuple[int, float] | None = None
         """A count that is not confirmed yet, and when it came."""
         self._rate = _Rate()
@@ -96,7 +98,7 @@ class PulseDecoder:
             self._due = now + self._interval_s
         if now < self._due:
             return []
-        self._due = max(self._due + self._interval_s, now)
+        self._due += self._interval_s * ((now - self._due) // self._interval_s + 1)
         return [Telegram(PROTOCOL, tuple(self._registers(now)), b"")]
 
     def _registers(self, now: float) -> list[Register]:
@@ -117,13 +119,16 @@ class PulseDecoder:
         *lines, rest = bytes(self._line).split(b"\n")
         for line in lines:
             digits = line.strip()
-            if digits.isdigit() and len(digits) <= _LIMIT_DIGITS:
+            if self._is_noise:
+                self.skipped_bytes += len(line)
+                self._is_noise = False
+            elif digits.isdigit() and len(digits) <= _LIMIT_DIGITS:
                 errors += self._said(int(digits), now)
             elif digits:
                 self.skipped_bytes += len(line)
         if len(rest) > LIMIT_BYTES:
             self.skipped_bytes += len(rest)
-            rest = b"?"  # what comes up to the next line end is the rest of noise
+            self._is_noise, rest = True, b""
         self._line[:] = rest
         return errors
 
