@@ -135,7 +135,7 @@ def plan_faults(
     """
     planned: dict[str, tuple[Fault, ...]] = {}
     for wish in wishes:
-        able = [meter for meter in meters if wish.kind in meter.can_have and (not wish.of or wish.of in meter.classes)]
+        able = [meter for meter in meters if _fits(wish, meter, planned.get(meter.meter_id, ()))]
         if not able:
             of = f" of {wish.of}" if wish.of else ""
             raise SetupError(f"no meter{of} in this town can have the fault {wish.kind}; another profile or seed may")
@@ -145,6 +145,12 @@ def plan_faults(
             fault = _fault(wish.kind, meter, seed, start_s, span_s, zone)
             planned[meter.meter_id] = (*planned.get(meter.meter_id, ()), fault)
     return planned
+
+
+def _fits(wish: FaultWish, meter: Faulty, has: Sequence[Fault]) -> bool:
+    """Return whether a meter can have what is wished for, beside the faults that it ``has``."""
+    taken = wish.kind in _ONE_OF and any(fault.kind in _ONE_OF for fault in has)
+    return wish.kind in meter.can_have and (not wish.of or wish.of in meter.classes) and not taken
 
 
 def _fault(kind: FaultKind, meter: Faulty, seed: str, start_s: int, span_s: int, zone: tzinfo) -> Fault:  # noqa: PLR0917 - all differ in type or unit
