@@ -64,7 +64,7 @@ async def test_a_meter_is_asked_at_its_optical_head_again_and_again(tmp_path: Pa
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             read = len(seen.of("readings"))
-            await seen.until(lambda: len(seen.of("readings")) > read + 1)
+            await seen.until(lambda: len(seen.of("readings")) > read)
         numbers = [each["sequenceNumber"] for each in seen.of("readings")]
         assert sorted(set(numbers)) == list(range(1, max(numbers) + 1))
         assert set(meter.spoken_bauds) == {300, 9600}
@@ -172,11 +172,11 @@ async def test_a_segment_behind_a_gateway_is_read_and_its_dead_meter_costs_the_o
 
 async def test_a_gateway_that_hangs_up_is_dialled_again(tmp_path: Path, nats: RunningBroker) -> None:
     async with (
-        tcp_bus(answers_a_connection=4) as source,
+        tcp_bus(answers_a_connection=3) as source,
         concentrating(nats) as seen,
-        adapter(tmp_path, nats, *segment_of(source, "1", "9", NUMBERS[2])),
+        adapter(tmp_path, nats, *segment_of(source, "1", "2", NUMBERS[2], interval_s=0.2)[::2]),
     ):
-        await seen.until(lambda: all(len(seen.of("readings", METERS[n])) >= 3 for n in (0, 2)))
+        await seen.until(lambda: all(len(seen.of("readings", METERS[n])) >= 2 for n in (0, 2)))
 
 
 async def test_a_silent_meter_is_said_to_be_silent_and_is_read_when_it_speaks(
