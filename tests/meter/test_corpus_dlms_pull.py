@@ -94,9 +94,7 @@ def block(number: int, *, is_last: bool, size: int, begins: bytes) -> Callable[[
 
 
 def ranged(start: bytes, end: bytes, *, is_request: bool = True) -> Callable[[bytes], None]:
-    column = write.structure(
-        write.uint16(8), write.octets(bytes(Obis(0, 0, 1, 0, 0))), write.int8(2), write.uint16(0)
-    )
+    column = write.structure(write.uint16(8), write.octets(bytes(Obis(0, 0, 1, 0, 0))), write.int8(2), write.uint16(0))
     access = write.structure(column, write.octets(start), write.octets(end), write.array())
 
     def check(data: bytes) -> None:
@@ -293,18 +291,12 @@ STATED: Final[dict[str, Callable[[bytes], None]]] = {
     "initiate_4": ciphertext,
     "parsers_0": whole_rows,
     "security_2": proof_of_challenge,
-    "selective_access_0": ranged(
-        bytes.fromhex("07e20601ff000300ffff8880"), bytes.fromhex("07e50106ff000300ffffc400")
-    ),
-    "selective_access_1": ranged(
-        bytes.fromhex("07e2020cff00000000800000"), bytes.fromhex("07e3020cff00000000800000")
-    ),
+    "selective_access_0": ranged(bytes.fromhex("07e20601ff000300ffff8880"), bytes.fromhex("07e50106ff000300ffffc400")),
+    "selective_access_1": ranged(bytes.fromhex("07e2020cff00000000800000"), bytes.fromhex("07e3020cff00000000800000")),
     "selective_access_2": ranged(
         bytes.fromhex("07e40101ff00030000ff8800"), bytes.fromhex("07e40106ff00030000ffc400"), is_request=False
     ),
-    "selective_access_3": ranged(
-        bytes.fromhex("07e10a010700000000ffc480"), bytes.fromhex("07e10a010701000000ffc480")
-    ),
+    "selective_access_3": ranged(bytes.fromhex("07e10a010700000000ffc480"), bytes.fromhex("07e10a010701000000ffc480")),
     "selective_access_4": ranged(
         bytes.fromhex("07e10a010700000000ffc480"), bytes.fromhex("07e10a010701000000ffc480"), is_request=False
     ),

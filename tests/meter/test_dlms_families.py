@@ -19,7 +19,8 @@ from meterway.meter.telegram import Telegram
 from meterway.plugins import make_decoder
 from meterway.testing import check_codec
 
-FAMILIES = [name for name in family_names() if name.startswith("dlms-") or name.endswith("-encrypted")]
+PUSHING = [name for name in family_names() if name.startswith("dlms-") and not name.startswith("dlms-pull-")]
+FAMILIES = [*PUSHING, *(name for name in family_names() if name.endswith("-encrypted"))]
 
 NO_TAG_AND_WEAK_SUM = {"dlms-kaifa-austria", "dlms-kaifa-tirol", "dlms-sagemcom-austria"}
 NEED_THEIR_NAME = {

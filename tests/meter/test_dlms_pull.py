@@ -174,8 +174,8 @@ def test_a_password_is_sent(transport: str) -> None:
 def test_a_wrong_password_is_told() -> None:
     said = failure(ask(PASSWORD, ASK_PASSWORD, password="wrong"), SetupError)
     assert said == (
-        "the meter refuses the association as client 1: the authentication failed: wrong password or key; check client, "
-        "password and keys"
+        "the meter refuses the association as client 1: the authentication failed: wrong password or key; check "
+        "client, password and keys"
     )
     assert "wrong" not in repr(master(ASK_PASSWORD, password="wrong"))
 

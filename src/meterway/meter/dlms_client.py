@@ -43,6 +43,7 @@ from meterway.meter.dlms_apdu import (
     read_value,
 )
 from meterway.meter.dlms_association import (
+    AARE,
     INITIATED,
     MULTIPLE_REFERENCES,
     SERVICE_ERROR,
@@ -58,7 +59,7 @@ LIMIT_VALUE_BYTES: Final = 512 * 1024
 """The longest value, all its blocks together: three months of a load profile of six columns."""
 
 LIMIT_STALE: Final = 8
-"""So many answers to other questions are passed over while one is awaited."""
+"""So many APDUs that answer other questions, or none, are passed over while an answer is awaited."""
 
 MOST_IN_A_LIST: Final = 10
 """Attributes that are read by one request."""
@@ -259,6 +260,10 @@ class Client:
             information=self._sealed(association.encode_initiate(access.ask.apdu_bytes)),
         )
         heard = yield Call(association.encode_request(request))
+        for _ in range(LIMIT_STALE):
+            if heard and heard[0] in _ASSOCIATED:
+                break
+            heard = yield Listen()
         response = self._granted(heard or b"")
         self._is_open = True
         if self._protection:
@@ -395,5 +400,6 @@ def _wrong_key(error: SealedError) -> MeterwayError:
 
 
 _REJECTED_FOR_NOW: Final = 2
+_ASSOCIATED: Final = (AARE, EXCEPTION, SERVICE_ERROR)
 _ANSWERS: Final = (GOT, ACTED, EXCEPTION)
 _ALWAYS_PLAIN: Final = (EXCEPTION, SERVICE_ERROR)
