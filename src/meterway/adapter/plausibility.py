@@ -44,17 +44,8 @@ from meterway.adapter.mapping import UNVERIFIED, MappedReading
 from meterway.adapter.memory import LIMIT_NAMES, LIMIT_SAID, Memories, MeterMemory
 from meterway.adapter.plausible_clock import CLOCK_WRONG, judge_clock
 from meterway.adapter.plausible_register import UNCONFIRMED, Rules, Seen
-from meterway.adapter.plausible_telegram import disagreements, is_other_meter, names, shape
-from meterway.adapter.plausible_values import (
-    POWER_TOO_HIGH,
-    VALUE_OUT_OF_RANGE,
-    in_unit,
-    is_energy,
-    is_net,
-    out_of_range,
-    too_powerful,
-)
-from meterway.core.properties import Kind, OperationalProperty, catalogue
+from meterway.adapter.plausible_telegram import disagreements, find, is_other_meter, names, shape
+from meterway.adapter.plausible_values import POWER_TOO_HIGH, VALUE_OUT_OF_RANGE, limits_of
 from meterway.core.reading import MeterReading, PropertyValue
 from meterway.core.reports import Fault
 from meterway.meter.family import Family
@@ -117,6 +108,12 @@ class _Taken(NamedTuple):
 
     def of(self, meter_id: str) -> MappedReading | None:
         return next((each for each in self.readings if each.reading.meter_id == meter_id), None)
+
+    def seen(self, meter_id: str, property_id: str) -> Seen | None:
+        """Return what it says of a register."""
+        mapped = self.of(meter_id)
+        value = mapped and find(mapped.reading, property_id)
+        return _seen(mapped, value, self.arrival) if mapped and value else None
 
 
 class _Wrong(NamedTuple):
@@ -242,16 +239,14 @@ class Plausibility:
         maximum_power_w = None if channel else self._maximum_power_w
         for value in reading.property_values:
             number = value.numerical_value
-            if number is None or not _is_judged(number):
+            if number is None or not number.is_finite():
                 continue
-            definition = catalogue().require(value.property_id)
-            if expected := out_of_range(definition, value):
-                yield _of_value(VALUE_OUT_OF_RANGE, value, f"{expected} was expected")
-                continue
-            if expected := too_powerful(definition, value, maximum_power_w):
-                yield _of_value(POWER_TOO_HIGH, value, f"{expected} was expected")
-            if definition.kind is Kind.REGISTER:
-                rules = _rules(definition, maximum_power_w, taken.telegram)
+            limits = limits_of(value.property_id, value.unit, maximum_power_w)
+            if cannot_be := limits.wrong(number):
+                code, expected = cannot_be
+                yield _of_value(code, value, f"{expected} was expected")
+            elif limits.is_register:
+                rules = Rules(limits.most_per_hour, limits.is_net, may_be_cut=taken.telegram.checked)
                 yield from self._of_register(
                     taken, mapped, value, rules=rules, memory=memory, follower=follower, is_other=is_other
                 )
@@ -276,7 +271,7 @@ class Plausibility:
     ) -> Iterator[_Wrong]:
         """Yield what is wrong with a register."""
         register = memory.register(value.property_id, value.unit)
-        seen = _seen(mapped, value.property_id, taken.arrival)
+        seen = _seen(mapped, value, taken.arrival)
         if register is None or seen is None:
             return
         level = register.level
@@ -289,8 +284,7 @@ class Plausibility:
         if taken.telegram.checked:
             code = registers.take(register, seen, rules)
         else:
-            next_one = follower and follower.of(mapped.reading.meter_id)
-            after = _seen(next_one, value.property_id, follower.arrival) if follower and next_one else None
+            after = follower and follower.seen(mapped.reading.meter_id, value.property_id)
             code = registers.take_unchecked(register, seen, after, rules)
         if code is not None:
             was = f"it was {level.value} at {level.seen:%Y-%m-%d %H:%M:%S %Z}" if level else "nothing confirms it"
@@ -312,19 +306,13 @@ class Plausibility:
                 yield Doubt(reading.meter_id, Fault(time=time, reason=code, message=_message(sentences, meaning)))
 
 
-def _seen(mapped: MappedReading, property_id: str, arrival: datetime) -> Seen | None:
-    """Return what a reading says of a register; None if nothing."""
-    for value in mapped.reading.property_values:
-        if value.property_id == property_id and value.numerical_value is not None and _is_judged(value.numerical_value):
-            clock = value.date or (mapped.reading.reading_time if mapped.has_clock else None)
-            return Seen(value.numerical_value, arrival, clock and clock.astimezone(UTC))
-    return None
-
-
-def _rules(definition: OperationalProperty, maximum_power_w: int | None, telegram: Telegram) -> Rules:
-    is_limited = maximum_power_w is not None and is_energy(definition)
-    most_per_hour = in_unit(maximum_power_w or 0, definition.unit) if is_limited else None
-    return Rules(most_per_hour, is_net=is_net(definition), may_be_cut=telegram.checked)
+def _seen(mapped: MappedReading, value: PropertyValue, arrival: datetime) -> Seen | None:
+    """Return a value of a register as it is judged; None if it is no number, or no meter's."""
+    number = value.numerical_value
+    if number is None or not _is_judged(number):
+        return None
+    clock = value.date or (mapped.reading.reading_time if mapped.has_clock else None)
+    return Seen(number, arrival, clock and clock.astimezone(UTC))
 
 
 def _is_judged(number: Decimal) -> bool:

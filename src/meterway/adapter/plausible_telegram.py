@@ -8,6 +8,7 @@ new firmware is no new meter. Of names only digests are remembered.
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -68,8 +69,8 @@ def disagreements(before: MeterReading | None, reading: MeterReading, after: Met
     if before is not None and not _is_between(before, reading, after):
         yield "", "its time is not between those of the telegrams before and after"
     for value in reading.property_values:
-        later = _find(after, value.property_id)
-        earlier = before and _find(before, value.property_id)
+        later = find(after, value.property_id)
+        earlier = before and find(before, value.property_id)
         if later is None or (before is not None and earlier is None):
             continue
         is_steady = catalogue().require(value.property_id).kind in _STEADY
@@ -84,12 +85,14 @@ def _is_between(before: MeterReading, reading: MeterReading, after: MeterReading
     return first > last or first - _CLOCK_STEP <= time <= last + _CLOCK_STEP
 
 
+@lru_cache(maxsize=4096)
 def digest(text: str) -> str:
     """Return a short digest, which tells texts apart and does not tell them."""
     return blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def _find(reading: MeterReading, property_id: str) -> PropertyValue | None:
+def find(reading: MeterReading, property_id: str) -> PropertyValue | None:
+    """Return the value of a property; None if the reading has none."""
     return next((value for value in reading.property_values if value.property_id == property_id), None)
 
 
