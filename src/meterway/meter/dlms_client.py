@@ -10,7 +10,7 @@ attempt may do.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
 from meterway.core.errors import MeterwayError, SetupError, TransientError
@@ -88,7 +88,8 @@ class Connect:
 class Call:
     """Send the APDU; its answer is wanted."""
 
-    apdu: bytes
+    apdu: bytes = field(repr=False)
+    """May hold a password."""
     is_farewell: bool = False
     """Nothing is lost where no answer comes."""
 
