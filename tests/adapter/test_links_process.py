@@ -81,11 +81,14 @@ async def test_a_program_that_ignores_sigterm_is_killed_with_its_children(
     assert "did not end within 0 s: killing it" in caplog.text
 
 
-async def test_a_program_that_prints_without_end_is_slowed_down_not_stored() -> None:
+async def test_a_program_that_prints_without_end_is_slowed_down_and_ends_when_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     code = "import os, sys\nwhile True: os.write(1, bytes(65536)); os.write(2, b'.')"
     async with open_link(python(code), Line()) as link:
         await read_exactly(link, 1_000_000)
         assert len(await link.read()) <= 16_384
+    assert "killing it" not in caplog.text
 
 
 async def test_standard_error_is_logged_a_line_at_a_time_and_not_too_much_of_it(

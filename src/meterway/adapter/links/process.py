@@ -40,7 +40,7 @@ async def open_process(source: ProcessSource) -> AsyncIterator["Program"]:
     try:
         yield Program(where, process, process.stdout)
     finally:
-        await _end(process, where)
+        await _end(process, process.stdout, where)
         log.cancel()
         await asyncio.gather(log, return_exceptions=True)
 
@@ -85,11 +85,13 @@ async def _start(source: ProcessSource, where: str) -> Process:
         raise TransientError(f"{where} cannot be started: {why(error)}") from error
 
 
-async def _end(process: Process, where: str) -> None:
+async def _end(process: Process, output: asyncio.StreamReader, where: str) -> None:
     """End the program and all that it has started."""
     _signal_group(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
+            while await output.read(CHUNK_LIMIT_BYTES):
+                pass  # its end is seen only once its output is read
             await process.wait()
     except TimeoutError:
         _log.warning("! %s did not end within %.0f s: killing it", where, STOP_WITHIN_S)
