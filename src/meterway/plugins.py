@@ -76,8 +76,9 @@ def family_folders() -> tuple[Path, ...]:
     return (SITE_FAMILIES, *_foreign()[0])
 
 
+@cache
 def find_family(name: str) -> Family:
-    """Return the family ``name`` of the site, of a package, or of Meterway.
+    """Return the family ``name`` of the site, of a package, or of Meterway; its file is read once.
 
     Raises:
         SetupError: as ``family.load_family``; names a package that could not be loaded, for it may have brought it.
