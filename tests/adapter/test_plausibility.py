@@ -294,6 +294,13 @@ def test_rows_of_a_load_profile_are_not_live_and_older_than_the_level_rightly() 
     assert newer[0].reading.fault_code == "register-fell"
 
 
+def test_a_row_of_a_readouts_load_profile_is_recognised() -> None:
+    line = Line()
+    row = Register(Obis.parse("1-0:99.1.0"), "00")
+    (mapped,) = line.says(row, number("1-0:1.8.0", "500"), clock=BEGIN - timedelta(days=3))
+    assert mapped.reading.fault_code is None
+
+
 def test_the_same_reading_read_again_gets_the_same_verdict() -> None:
     line = Line()
     line.says(number("1-0:1.8.0", "500"), clock=BEGIN)

@@ -5,6 +5,7 @@ import pytest
 
 from meterway.adapter.config import MeterConfig, ReplaySource
 from meterway.adapter.mapping import Mapper
+from meterway.adapter.prepare import prepare
 from meterway.adapter.pulse_counter import PulseConfig, PulseCounter
 from meterway.core.errors import SetupError
 from meterway.meter.codec import CodecError
@@ -123,3 +124,14 @@ def test_what_is_counted_becomes_a_reading(tmp_path: Path) -> None:
     (mapped,) = mapper.readings(telegram, datetime(2026, 11, 23, tzinfo=UTC))
     found = {value.property_id: str(value.numerical_value) for value in mapped.reading.property_values}
     assert found == {"OBIS_1.8.0": "0.030", "OBIS_1.7.0": "0.116"}
+
+
+def test_the_configuration_of_a_meter_says_where_its_count_is_kept(tmp_path: Path) -> None:
+    keys = {"id": "m", "source": ReplaySource(file=Path("x")), "family": "pulse-s0-gas"}
+    with pytest.raises(SetupError, match="meter m: its pulses must be counted for ever"):
+        prepare(MeterConfig(**keys))  # type: ignore[arg-type]
+    pulse = PulseConfig(file=tmp_path / "pulses.json", start="4711.25")
+    prepared = prepare(MeterConfig(pulse=pulse, **keys))  # type: ignore[arg-type]
+    assert prepared.decoder is not None
+    prepared.decoder.feed(b"\x00", 0.0)
+    assert register(prepared.decoder.idle(30.0)) == "4711.26"

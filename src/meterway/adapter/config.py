@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from meterway.adapter.pulse_counter import PulseConfig
 from meterway.bus.bus import BrokerConfig
 from meterway.bus.filters import check_filter
 from meterway.core import topics
@@ -210,6 +211,8 @@ class MeterConfig(Table, frozen=True):
     """A file whose only line is the password that the meter asks for."""
     interval_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """How often a meter is asked that does not send by itself; left out: as its family says. Many run on a battery."""
+    pulse: PulseConfig | None = None
+    """Only for a meter that gives pulses: where its count is kept, and where it begins."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew. A meter that is
     asked is never silent before three of its intervals have passed."""

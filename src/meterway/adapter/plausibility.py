@@ -44,7 +44,7 @@ from meterway.adapter.mapping import UNVERIFIED, MappedReading
 from meterway.adapter.memory import LIMIT_NAMES, LIMIT_SAID, Memories, MeterMemory
 from meterway.adapter.plausible_clock import CLOCK_WRONG, judge_clock
 from meterway.adapter.plausible_register import UNCONFIRMED, Rules, Seen
-from meterway.adapter.plausible_telegram import disagreements, find, is_other_meter, names, shape
+from meterway.adapter.plausible_telegram import disagreements, find, is_other_meter, is_row, names, shape
 from meterway.adapter.plausible_values import POWER_TOO_HIGH, VALUE_OUT_OF_RANGE, limits_of
 from meterway.core.reading import MeterReading, PropertyValue
 from meterway.core.reports import Fault
@@ -164,10 +164,11 @@ class Plausibility:
     ) -> Judged:
         """Take the ``readings`` that ``Mapper`` made of a telegram; return what may be handed on.
 
-        ``arrival`` is aware; ``now`` is monotonic, in seconds. ``live`` is false for what is old rightly: the rows of
-        a load profile, a replayed file. Readings of a telegram without a checksum are returned by a later call.
+        ``arrival`` is aware; ``now`` is monotonic, in seconds. ``live`` is false for what is old rightly: a replayed
+        file, the rows of a load profile (those of a readout are recognised). Readings of a telegram without a
+        checksum are returned by a later call.
         """
-        taken = _Taken(telegram, readings, arrival, now, live)
+        taken = _Taken(telegram, readings, arrival, now, live and not is_row(telegram))
         judged = self._end(taken)
         if telegram.checked:
             judged.add(self._pass(taken, None))

@@ -21,6 +21,8 @@ _STEADY: Final = frozenset((Kind.TEXT, Kind.STATIC, Kind.COUNTER, Kind.MAXIMUM, 
 """Kinds that do not go and come back from one telegram to the next."""
 _NAMES: Final = frozenset(((0, 0, 0), (42, 0, 0), (96, 1, 0), (96, 1, 1)))
 """Groups C, D, E of a meter's own number, and of its logical device name."""
+_PROFILES: Final = frozenset(((99, 1), (99, 2)))
+"""Groups C, D of load profiles (EN 62056-6-1, "load profile")."""
 
 _CLOCK_STEP: Final = timedelta(seconds=5)
 """A meter's clock is set back by so much when it is set right."""
@@ -59,6 +61,11 @@ def is_other_meter(memory: MeterMemory, found: dict[str, str]) -> bool:
 def shape(telegram: Telegram) -> str:
     """Return a digest of what a telegram lists, whatever the values are."""
     return digest(" ".join(f"{register.obis}{register.unit or ''}" for register in telegram.registers))
+
+
+def is_row(telegram: Telegram) -> bool:
+    """Return whether it is a row of a load profile of a readout, which begins with the code of the profile (P.01)."""
+    return bool(telegram.registers) and telegram.registers[0].obis[2:4] in _PROFILES
 
 
 def disagreements(before: MeterReading | None, reading: MeterReading, after: MeterReading) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import msgspec
 
 from meterway.adapter.config import MeterConfig, SerialLine, Source
 from meterway.adapter.mapping import Mapper
+from meterway.adapter.pulse_counter import PulseCounter
 from meterway.core.errors import SetupError
 from meterway.core.zones import find_zone
 from meterway.meter.codec import Decoder
@@ -55,10 +56,23 @@ def prepare(config: MeterConfig) -> Prepared:
         make = partial(make_master, setup) if is_asked else None
         if make is not None:
             make()
-        decoder = None if is_asked else make_decoder(setup)
+        decoder = None if is_asked else _decoder(config, setup)
     except SetupError as error:
         raise SetupError(f"meter {config.id}: {error}") from error
     return Prepared(config=config, family=family, mapper=Mapper(config, family), decoder=decoder, make_master=make)
+
+
+def _decoder(config: MeterConfig, setup: MeterSetup) -> Decoder:
+    """Return the decoder of a meter; that of one that gives pulses has a count on the disk."""
+    pulse = setup.family.pulse
+    if pulse is None:
+        return make_decoder(setup)
+    if config.pulse is None:
+        raise SetupError(
+            "its pulses must be counted for ever: give it a table `pulse` with a `file` for the count, and as `start` "
+            "what the meter's dial shows"
+        )
+    return PulseCounter(config.pulse, pulse, interval_s=config.interval_s or setup.family.interval_s)
 
 
 def check_segment(meters: Sequence[Prepared]) -> None:

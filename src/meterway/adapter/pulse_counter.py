@@ -2,16 +2,17 @@
 
 The count is on the disk (file replaced, fsync) before a reading that contains it is handed on, so no reading is ever
 above what the counter goes on from, and the register never falls. It is written once for each reading, every
-``interval_s`` of the family, and only if a pulse came: one small write a minute or less, which an SD card bears.
+``interval_s`` (30 s), and only if a pulse came: a small write that often or less, which an SD card bears.
 
-What is lost: at a power cut or kill, the pulses since the last reading (up to a minute's; usually the meter is without
-power then, too). When the adapter is stopped and ``close`` is called: none. While the adapter does not run: all pulses
+What is lost: at a power cut or kill, the pulses since the last reading (usually the meter is without power
+then, too). When the adapter is stopped and ``close`` is called: none. While the adapter does not run: all pulses
 of a bare contact, none of a microcontroller that counts on. To make good for it, set ``start`` to what the dial shows:
 a new ``start`` begins the count anew.
 
 While the file cannot be written, readings are held back, and a fault says why; counting goes on.
 """
 
+import logging
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -25,6 +26,8 @@ from meterway.meter.codec import CodecError
 from meterway.meter.pulse import Items, PulseDecoder, PulseState
 from meterway.meter.pulse_input import PulseInput, check_pulses_per_unit
 from meterway.meter.telegram import Telegram
+
+_log = logging.getLogger(__name__)
 
 _LIMIT_BYTES: Final = 4096
 
@@ -69,17 +72,13 @@ class PulseCounter:
         """
         if config.pulses_per_unit is not None:
             pulse = msgspec.structs.replace(pulse, pulses_per_unit=config.pulses_per_unit)
+        self.skipped_bytes = 0
         self._config = config
         self._per_unit = pulse.pulses_per_unit
         self._decoder = PulseDecoder(pulse, interval_s=interval_s, start=Decimal(config.start))
         self._saved: PulseState | None = self._load()
         if self._saved is not None:
             self._decoder.state = self._saved
-
-    @property
-    def skipped_bytes(self) -> int:
-        """See ``Decoder``."""
-        return self._decoder.skipped_bytes
 
     @property
     def buffered_bytes(self) -> int:
@@ -95,15 +94,16 @@ class PulseCounter:
         return self._kept(self._decoder.idle(now))
 
     def close(self) -> None:
-        """Save what was counted since the last telegram.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        if self._decoder.state != self._saved:
+        """Save what was counted since the last telegram; a disk that cannot be written is said in the log."""
+        if self._decoder.state == self._saved:
+            return
+        try:
             self._save()
+        except OSError as error:
+            _log.warning("! %s: the last pulses cannot be saved: %s", self._config.file, error.strerror)
 
     def _kept(self, items: Items) -> Items:
+        self.skipped_bytes = self._decoder.skipped_bytes
         if self._decoder.state == self._saved or not any(isinstance(item, Telegram) for item in items):
             return items
         try:

@@ -15,6 +15,7 @@ from meterway.adapter.links import describe, open_link
 from meterway.adapter.listen import Ear, Listener
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.prepare import Prepared, check_segment, prepare
+from meterway.adapter.pulse_counter import PulseCounter
 from meterway.adapter.segment import LONGEST_DELAY_S, Segment
 from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import BrokerConfig, Delivery
@@ -42,6 +43,9 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     for meters in shared:
         check_segment(meters)
     async with AsyncExitStack() as stack:
+        for decoder in (meter.decoder for meters in shared for meter in meters):
+            if isinstance(decoder, PulseCounter):
+                stack.callback(decoder.close)
         spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))
 
         def on_receipt(delivery: Delivery) -> None:
