@@ -27,7 +27,7 @@ _SESSION_CIS: Final = (0x8D, 0x8F)
 _AFL: Final = 0x90
 _LONG: Final = (0x6E, 0x72, 0x73, 0x74)
 _SHORT: Final = (0x6F, 0x75, 0x7A, 0x7B)
-_BARE: Final = (0x70, 0x71, 0x78, 0x79)
+_HEADERLESS: Final = (0x70, 0x71, 0x78, 0x79)
 COMPACT: Final = (0x73, 0x79, 0x7B)
 """CI fields of compact data: without the headers of the records."""
 REFUSALS: Final = (0x6E, 0x6F, 0x70, 0x71, 0x74, 0x75)
@@ -170,7 +170,7 @@ def read_header(rest: bytes, link: bytes) -> Header:
         LayerError: it breaks off, or its CI field is none of a meter's data.
     """
     ci, at, address = rest[0], 1, link
-    if ci in _BARE:
+    if ci in _HEADERLESS:
         return Header(ci, rest[1:], link)
     if ci in _LONG:
         at += _ADDRESS_BYTES

@@ -7,7 +7,8 @@
 The clear data of modes 5 and 7 begin with 2F 2F, those of a session with a checksum: so a wrong key is noticed, one of
 65,536 by chance passes. Only a MAC (AES-CMAC, of the layer AFL) proves that the meter wrote them.
 
-Mode 5 and sessions have no counter that must rise, so what was recorded can be sent again unnoticed. A counter that
+Mode 5 and sessions have no counter that must rise, so what was recorded can be sent again unnoticed; and mode 5 lets
+clear records stand behind the encrypted ones. A counter that
 comes with a MAC must rise. A frame that is less protected than the best one so far of its meter is not believed.
 
 Source: EN 13757-7:2018, 7.6, 7.7; EN 13757-4:2019, 13.2; OMS specification volume 2, 9 and annex N; NIST SP 800-38B.
