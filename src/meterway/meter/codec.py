@@ -12,7 +12,8 @@ class CodecError(BadDataError):
     ``reason`` is one of ``bad-checksum``, ``bad-syntax``, ``truncated``, ``too-long``, ``too-deep``, ``encrypted``,
     ``bad-key``, ``replayed`` (its counter was used before), ``downgraded`` (less protected than those before it),
     ``refused`` (the meter itself answers that it has no data), ``collision`` (several meters answer at once),
-    ``foreign`` (a meter answers that was not asked), ``late`` (an answer to a question that is over).
+    ``foreign`` (a meter answers that was not asked), ``late`` (an answer to a question that is over),
+    ``not-saved`` (the count of pulses could not be kept on the disk).
     """
 
     def __init__(self, message: str, *, reason: str, data: bytes) -> None:
