@@ -21,8 +21,9 @@ from meterway.meter.driver import MeterSetup
 from meterway.meter.keys import load_keys
 from meterway.meter.telegram import Telegram
 from meterway.meter.virtual.ledger import LedgerLine, read_ledger
+from meterway.meter.virtual.town.lines import TownOffer
 from meterway.meter.virtual.town.record import Summary
-from meterway.meter.virtual.town.serve import TownOffer, TownRun, serve_town
+from meterway.meter.virtual.town.serve import TownRun, serve_town
 from meterway.plugins import find_family, load_driver, make_decoder, make_master
 
 DEADLINE_S = 90.0
@@ -113,6 +114,8 @@ class Heard:
                     data = await link.read()
                     self.data += data
                     self.items += decoder.feed(data, time.monotonic())
+                    if link.message_bounded:
+                        self.items += decoder.idle(time.monotonic())
         except TransientError:
             self.items += decoder.idle(time.monotonic() + 10)
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from zoneinfo import ZoneInfo
 
+    from meterway.meter.virtual.town.lines import TownOffer
     from meterway.meter.virtual.town.record import Summary
-    from meterway.meter.virtual.town.serve import Progress, TownOffer, TownRun
+    from meterway.meter.virtual.town.serve import Progress, TownRun
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -119,15 +120,18 @@ def town(  # noqa: PLR0917 - click passes them by name
     counted, as JSON. Progress goes to stderr.
     """
     from meterway.meter.virtual.town.faults import parse_wishes
+    from meterway.meter.virtual.town.lines import Places
     from meterway.meter.virtual.town.serve import TownRun
     from meterway.meter.virtual.town.town import Town
 
     run = TownRun(
         town=Town(profile, households, seed, zone),
-        host=host,
-        tcp_port=tcp_port,
-        pty=pty,
-        alias_folder=alias_folder or (config_dir and config_dir / "ptys"),
+        places=Places(
+            host=host,
+            tcp_port=tcp_port,
+            pty=pty,
+            alias_folder=alias_folder or (config_dir and config_dir / "ptys"),
+        ),
         start_s=start_s(start, zone),
         speed=speed,
         days=days,

@@ -4,41 +4,55 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from meterway.adapter.config import AdapterConfig, ChannelConfig, MeterConfig, SerialSource, Source, TcpSource
+from meterway.adapter.config import (
+    AdapterConfig,
+    ChannelConfig,
+    HttpSource,
+    MeterConfig,
+    SerialSource,
+    Source,
+    TcpSource,
+)
 from meterway.bus.broker import write_private
 from meterway.bus.bus import BrokerConfig
 from meterway.core.config import dump_config
 from meterway.core.errors import SetupError
 from meterway.edge import EdgeAdapter, EdgeConcentrator, EdgeConfig
 from meterway.meter.keys import Keys
-from meterway.meter.virtual.links import TcpAddress
-from meterway.meter.virtual.town.serve import TownOffer
+from meterway.meter.virtual.links import SerialAddress, TcpAddress
+from meterway.meter.virtual.town.lines import HttpAddress, TownOffer
 
 MOST_METERS: Final = 250
 """One adapter process reads so many; a larger town has several."""
-_LEAST_INTERVAL_S: Final = 1.0
+_LEAST_INTERVAL_S: Final = 2.0
+"""Of meters that are asked: after 1.5 s without a question they have forgotten the session before."""
 _WATCHDOG_S: Final = 15.0
 
 
 def meter_config(offer: TownOffer, zone: str, key_file: Path | None = None) -> MeterConfig:
     """Return how an adapter reads a meter of a town whose clocks are those of ``zone``."""
-    address = offer.source
-    source: Source
-    if isinstance(address, TcpAddress):
-        source = TcpSource(host=address.host, port=address.port)
-    else:
-        source = SerialSource(port=Path(address.port))
+    is_polled = offer.is_asked and not isinstance(offer.source, HttpAddress)
     return MeterConfig(
         id=offer.meter_id,
-        source=source,
+        source=_source(offer),
         family=offer.family,
         timezone=zone,
         key_file=key_file,
         address=offer.unit,
-        interval_s=max(offer.interval_s, _LEAST_INTERVAL_S) if offer.is_asked else None,
+        interval_s=max(offer.interval_s, _LEAST_INTERVAL_S) if is_polled else None,
         watchdog_s=max(_WATCHDOG_S, 5 * offer.interval_s),
         channels=tuple(ChannelConfig(channel=number, id=each) for number, (each, _) in offer.channels.items()),
     )
+
+
+def _source(offer: TownOffer) -> Source:
+    match offer.source:
+        case TcpAddress(host=host, port=port):
+            return TcpSource(host=host, port=port)
+        case SerialAddress(port=device):
+            return SerialSource(port=Path(device))
+        case HttpAddress(url=url):
+            return HttpSource(url=url, interval_s=max(offer.interval_s, _LEAST_INTERVAL_S))
 
 
 def write_config(

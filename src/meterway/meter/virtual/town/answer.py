@@ -1,4 +1,4 @@
-"""Meters that are asked: the conversation at an optical head, and on an M-Bus segment. No I/O.
+"""Meters that are asked: conversations with one of them, and with all on an M-Bus segment. No I/O.
 
 hear(data)   what to do about bytes of the reader
 sent()       all of that has been done: what was said goes into the books
@@ -11,20 +11,18 @@ from typing import Final, Protocol
 from meterway.meter.iec62056_21_access import FIRST_LINE
 from meterway.meter.master import Effect, Send
 from meterway.meter.mbus_frames import FRAME_COUNT_BIT, REQ_UD2, Frame
-from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
 from meterway.meter.virtual.encode_mbus import Header
 from meterway.meter.virtual.ledger import LedgerLine
 from meterway.meter.virtual.mbus_slave import MbusSegment, MbusSlave
 from meterway.meter.virtual.town.faults import FaultKind, meets
 from meterway.meter.virtual.town.meter import TownMeter
 from meterway.meter.virtual.town.record import Books, State, fault_names
-from meterway.meter.virtual.town.shown import Answer
+from meterway.meter.virtual.town.shown import Answer, Session
 from meterway.meter.virtual.town.voices.catalogue import Asked, OnSegment
 
 Clock = Callable[[], int]
 """Returns the meters' time, as Unix time."""
 
-_STX: Final = b"\x02"
 _SEGMENT_BAUD: Final = 2400
 
 
@@ -44,54 +42,60 @@ class Conversation(Protocol):
         """Tell that the line was quiet: the session is over."""
 
 
-class HeadConversation:
-    """A meter alone at an optical head; what it reads out is what it shows when it is asked."""
+class MeterConversation:
+    """A meter alone on its line; what it says in a session is what it shows when that begins."""
 
     baud = FIRST_LINE.baud
 
     def __init__(self, meter: TownMeter, clock: Clock, books: Books) -> None:
+        assert isinstance(meter.voice, Asked)  # noqa: S101 - the town's list of such meters
         self._meter = meter
+        self._begin = meter.voice.begin
         self._clock = clock
         self._books = books
-        self._session: AnsweringMeter | None = None
-        self._readout: LedgerLine | None = None
-        self._done: list[tuple[LedgerLine, int]] = []
+        self._session: Session | None = None
+        self._line: LedgerLine | None = None
+        """Of this session, until it is in the books."""
+        self._size_bytes = 0
 
     def hear(self, data: bytes) -> list[Effect]:
         if self._session is None:
-            self._session = self._begin()
+            self._session = self._begin_session()
         effects = self._session.feed(data)
-        if self._readout is not None and self._readout.state == "silent":
+        if self._line is not None and self._line.state == "silent":
             if effects:
-                self._done, self._readout = [(self._readout, 0)], None
-                self._session = None
+                self._close(self._line)
             return []
-        for effect in effects:
-            if isinstance(effect, Send) and effect.data.startswith(_STX) and self._readout is not None:
-                self._done.append((self._readout, len(effect.data)))
-                self._readout = None
+        self._size_bytes += sum(len(effect.data) for effect in effects if isinstance(effect, Send))
         return effects
 
-    def _begin(self) -> AnsweringMeter:
+    def _begin_session(self) -> Session:
         meter, instant_s = self._meter, self._clock()
-        assert isinstance(meter.voice, Asked)  # noqa: S101 - the town's list of such meters
-        readout = meter.voice.say(meter.shown(instant_s))
+        begun = self._begin(meter.shown(instant_s))
         lost = meets(meter.faults, FaultKind.LOSS, instant_s, meter.meter_id)
-        silent = lost or meter.has(FaultKind.SILENCE, instant_s)
+        state: State = "silent" if lost or meter.has(FaultKind.SILENCE, instant_s) else "whole"
         fault = fault_names(meter, instant_s, *([FaultKind.LOSS] if lost else []))
-        self._readout = self._books.line(
-            meter, instant_s, readout.values, state="silent" if silent else "whole", fault=fault
-        )
-        return AnsweringMeter(MeterSide(identification=readout.identification, lines=readout.lines))
+        self._line = self._books.line(meter, instant_s, begun.values, state=state, fault=fault)
+        self._size_bytes = 0
+        return begun.session
 
     def sent(self) -> None:
-        for line, size_bytes in self._done:
-            self._books.sent(line, size_bytes)
-        self._done.clear()
+        session = self._session
+        if session is None:
+            return
+        if session.is_told and self._line is not None:
+            self._books.sent(self._line, self._size_bytes)
+            self._line = None
+        if session.is_over:
+            self._session = None
+
+    def _close(self, line: LedgerLine) -> None:
+        self._books.sent(line, 0)
+        self._session = self._line = None
 
     def forget(self) -> list[Effect]:
         effects = self._session.idle() if self._session else []
-        self._session = self._readout = None
+        self._session = self._line = None
         return effects
 
 

@@ -142,7 +142,7 @@ def plan_faults(
         able.sort(key=lambda meter: chance(1 << 62, seed, wish.kind, meter.meter_id))
         number = max(round(wish.share * len(able)), 1) if wish.share else 0
         for meter in able[:number]:
-            fault = _fault(wish.kind, meter, seed, start_s, span_s, zone)
+            fault = _fault(wish.kind, meter, seed=seed, start_s=start_s, span_s=span_s, zone=zone)
             planned[meter.meter_id] = (*planned.get(meter.meter_id, ()), fault)
     return planned
 
@@ -153,7 +153,7 @@ def _fits(wish: FaultWish, meter: Faulty, has: Sequence[Fault]) -> bool:
     return wish.kind in meter.can_have and (not wish.of or wish.of in meter.classes) and not taken
 
 
-def _fault(kind: FaultKind, meter: Faulty, seed: str, start_s: int, span_s: int, zone: tzinfo) -> Fault:  # noqa: PLR0917 - all differ in type or unit
+def _fault(kind: FaultKind, meter: Faulty, *, seed: str, start_s: int, span_s: int, zone: tzinfo) -> Fault:
     if kind is FaultKind.DST:
         return Fault(kind, clock_change_s(start_s, start_s + span_s, zone))
     if kind in _FROM_THE_START:

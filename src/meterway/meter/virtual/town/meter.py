@@ -1,6 +1,5 @@
 """A meter of the town: what its household did, as the meter shows it, with whatever is wrong with the meter."""
 
-from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from functools import cached_property
 from typing import Final, Literal
@@ -87,6 +86,8 @@ class TownMeter:
             kinds |= _ON_A_LINE
             if isinstance(self.voice, Push):
                 kinds.add(FaultKind.NOISE)
+                if self.voice.radio:  # a receiver's configuration names the meter, and would not know the new one
+                    kinds.remove(FaultKind.SWAP)
             if self.voice.has_clock:
                 kinds |= {FaultKind.DRIFT, FaultKind.DST}
         if self.is_sealed:
@@ -183,6 +184,7 @@ class TownMeter:
             flow_ml_per_s=0 if zero else now.flow_ml_per_s,
             forward_dc=forward_dc,
             return_dc=forward_dc - _SPREAD_DK,
+            keys=self._sealing_keys(instant_s),
         )
 
     def volume(self, instant_s: int) -> ShownVolume:
@@ -195,6 +197,7 @@ class TownMeter:
             running_s=instant_s - _NEW_S,
             volume_ml=self._registers(read_s)[0],
             flow_ml_per_s=0 if self.has(FaultKind.ZERO, read_s) else flow_ml,
+            keys=self._sealing_keys(instant_s),
         )
 
     def volume_ml(self, instant_s: int) -> int:
@@ -251,11 +254,3 @@ class TownMeter:
         if self.medium != "electricity":
             return (0,)
         return 0, 2 if self.dwelling.normal_tariff(fault.begin_s) else 1
-
-
-def numbered(meters: "list[TownMeter]") -> Mapping[str, TownMeter]:
-    """Return the meters and those behind them, by their ids."""
-    found = {meter.meter_id: meter for meter in meters}
-    for meter in meters:
-        found |= {each.meter_id: each for each in meter.behind.values()}
-    return found

@@ -9,26 +9,22 @@ import asyncio
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from meterway.core.errors import SetupError
 from meterway.meter.virtual.counters import Counters
 from meterway.meter.virtual.ledger import Ledger
-from meterway.meter.virtual.links import Link, Moved, PtyLink, SerialAddress, TcpAddress, TcpLink
-from meterway.meter.virtual.town.answer import Conversation, HeadConversation, SegmentConversation
-from meterway.meter.virtual.town.asked import AskedLine, AskedPty, AskedTcp
 from meterway.meter.virtual.town.faults import FaultKind, FaultWish, next_clock_change_s, plan_faults
+from meterway.meter.virtual.town.lines import ANYWHERE, Lines, Places, Ready
 from meterway.meter.virtual.town.meter import TownMeter
 from meterway.meter.virtual.town.record import Books, Summary
 from meterway.meter.virtual.town.speak import SpeakingLine
 from meterway.meter.virtual.town.town import Town
-from meterway.meter.virtual.town.voices.catalogue import THROUGH, Asked, Push
+from meterway.meter.virtual.town.voices.catalogue import THROUGH
 
 STALL_LIMIT_S: Final = 30.0
 """How long a reader may leave a telegram untaken before it is dropped."""
@@ -45,7 +41,6 @@ _BATCH_LIMIT: Final = 100
 _NAP_S: Final = (0.002, 0.05)
 _SAY_S: Final = 1.0
 """Between two reports of the progress."""
-_PORT_LIMIT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +48,7 @@ class TownRun:
     """How to serve a town."""
 
     town: Town
-    host: str = "127.0.0.1"
-    tcp_port: int = 0
-    """0 takes free ports; else the first line's, the others follow."""
-    pty: bool = False
-    """Offer pseudo-terminals in place of TCP; meters at optical heads that change their baud rate have them always."""
-    alias_folder: Path | None = None
-    """Where symbolic links to the pseudo-terminals are made, named by the meter id."""
+    places: Places = ANYWHERE
     start_s: int | None = None
     """The meters' time at the start, as Unix time; None is now."""
     speed: float = 1.0
@@ -77,28 +66,6 @@ class TownRun:
     ledger: Path | None = None
 
 
-class TownOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one meter can be read."""
-
-    meter_id: str
-    household: int
-    medium: str
-    family: str
-    protocol: str
-    address: str
-    """``tcp://127.0.0.1:8001``, or the path of a pty."""
-    source: TcpAddress | SerialAddress
-    """The same as the ``source`` table of an adapter's configuration."""
-    unit: str = ""
-    """Which meter of a shared line: its primary address on an M-Bus segment."""
-    interval_s: float
-    """On the wall: the interval of the meter divided by the speed."""
-    is_asked: bool = False
-    sealed: bool = False
-    channels: dict[int, tuple[str, str]] = msgspec.field(default_factory=dict)
-    """Meters behind it: id and medium by M-Bus channel."""
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is."""
@@ -107,9 +74,6 @@ class Progress:
     """The meters'."""
     telegrams: int
     faults: int
-
-
-Ready = Callable[[Sequence[TownOffer]], None]
 
 
 async def serve_town(
@@ -124,11 +88,11 @@ async def serve_town(
     with Ledger(run.ledger) as ledger:
         serving = _Serving(run, ledger, show)
         try:
-            await serving.open()
-            ready(serving.offers)
+            await serving.lines.open(run.town)
+            ready(serving.lines.offers)
             await serving.run(stop)
         finally:
-            await serving.close()
+            await serving.lines.close()
     return serving.summary
 
 
@@ -136,12 +100,9 @@ class _Serving:
     """All lines of a town, and their time."""
 
     def __init__(self, run: TownRun, ledger: Ledger, show: Callable[[Progress], None]) -> None:
-        self.offers: list[TownOffer] = []
         self._run = run
         self._show = show
         self._books = Books(ledger, Counters())
-        self._speaking: list[SpeakingLine] = []
-        self._asked: list[AskedLine] = []
         self._start_s = _start_s(run)
         self._end_s = float("inf") if run.days is None else self._start_s + run.days * _DAY_S
         self._instant_s = float(self._start_s)
@@ -151,7 +112,7 @@ class _Serving:
         self._stalled_s: float | None = None
         self._due: list[tuple[float, int]] = []
         self._events = self._plan()
-        self._port = run.tcp_port
+        self.lines = Lines(run.places, self._clock, self._books, speed=run.speed, least_interval_s=run.interval_s)
 
     def _plan(self) -> list[tuple[int, TownMeter, int]]:
         """Give the meters their faults; return when, of whom and which, last first."""
@@ -171,83 +132,8 @@ class _Serving:
         found = [(each.begin_s, key, place) for key, faults in planned.items() for place, each in enumerate(faults)]
         return [(begin_s, by_id[key], place) for begin_s, key, place in sorted(found, reverse=True)]
 
-    async def open(self) -> None:
-        """Make all lines."""
-        run, town = self._run, self._run.town
-        lines = len(town.push) + len(town.asked) + len(town.segments)
-        if self._port and self._port + lines - 1 > _PORT_LIMIT:
-            raise SetupError(f"{lines} ports from {self._port} on exceed {_PORT_LIMIT}; --tcp 0 takes free ports")
-        for meter in town.push:
-            link = await self._link(meter)
-            line = SpeakingLine(meter, link, self._books, least_interval_s=run.interval_s)
-            self._speaking.append(line)
-            self.offers.append(self._offer(meter, link.address, interval_s=line.interval_s))
-            if meter.voice and meter.voice.has_clock and run.past_s:
-                first_s = self._start_s - run.past_s
-                line.past.extend(range(first_s + -first_s % PAST_STEP_S, self._start_s, PAST_STEP_S))
-        for meter in town.asked:
-            conversation = HeadConversation(meter, self._clock, self._books)
-            changes_baud = isinstance(meter.voice, Asked) and meter.voice.changes_baud
-            line_asked = await self._asked_line(meter, conversation, needs_pty=changes_baud)
-            self.offers.append(self._offer(meter, line_asked.address))
-        for segment in town.segments:
-            shared = SegmentConversation(segment, self._clock, self._books)
-            line_asked = await self._asked_line(segment[0], shared)
-            self.offers += [
-                self._offer(meter, line_asked.address, unit=str(unit)) for unit, meter in enumerate(segment, 1)
-            ]
-
     def _clock(self) -> int:
         return int(self._instant_s)
-
-    def _offer(
-        self, meter: TownMeter, address: TcpAddress | SerialAddress, *, unit: str = "", interval_s: int | None = None
-    ) -> TownOffer:
-        meter.shown(self._start_s)  # a wrong start shows now, and the first telegram need not wait
-        return TownOffer(
-            meter_id=meter.meter_id,
-            household=meter.dwelling.number,
-            medium=meter.medium,
-            family=meter.family,
-            protocol=meter.voice.protocol if meter.voice else "",
-            address=str(address),
-            source=address,
-            unit=unit,
-            interval_s=(interval_s or meter.interval_s) / self._run.speed,
-            is_asked=not isinstance(meter.voice, Push),
-            sealed=meter.is_sealed,
-            channels={number: (each.meter_id, each.medium) for number, each in meter.behind.items()},
-        )
-
-    def _moved(self, meter: TownMeter) -> Moved:
-        def moved(came: bool, unread_bytes: int) -> None:  # noqa: FBT001 - one meaning, see links.Moved
-            self._books.moved(meter, came=came, unread_bytes=unread_bytes)
-
-        return moved
-
-    def _next_port(self) -> int:
-        port, self._port = self._port, self._port + bool(self._port)
-        return port
-
-    def _alias(self, meter: TownMeter) -> Path | None:
-        folder = self._run.alias_folder
-        return folder.absolute() / meter.meter_id if folder else None
-
-    async def _link(self, meter: TownMeter) -> Link:
-        run, moved = self._run, self._moved(meter)
-        if run.pty:
-            return PtyLink(self._books.counters, moved, self._alias(meter))
-        return await TcpLink.open(run.host, self._next_port(), self._books.counters, moved)
-
-    async def _asked_line(self, meter: TownMeter, conversation: Conversation, *, needs_pty: bool = False) -> AskedLine:
-        run = self._run
-        line: AskedLine
-        if needs_pty or run.pty:
-            line = AskedPty(conversation, self._alias(meter))
-        else:
-            line = await AskedTcp.open(run.host, self._next_port(), conversation, self._moved(meter))
-        self._asked.append(line)
-        return line
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep time until the end."""
@@ -263,7 +149,7 @@ class _Serving:
     async def _await_readers(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         until_s = clock() + self._run.wait_s
-        waiting = list(self._speaking)
+        waiting = list(self.lines.speaking)
         while waiting and clock() < until_s and not stop.is_set():
             waiting = [line for line in waiting if not line.link.awaited(clock())]
             await asyncio.sleep(_NAP_S[1])
@@ -271,11 +157,14 @@ class _Serving:
     async def _tell_past(self) -> None:
         """Have the meters that have a past tell it; only then do they speak of the present."""
         clock = asyncio.get_running_loop().time
-        for index, line in enumerate(self._speaking):
+        first_s = self._start_s - self._run.past_s
+        for index, line in enumerate(self.lines.speaking):
+            if line.meter.voice and line.meter.voice.has_clock:
+                line.past.extend(range(first_s + -first_s % PAST_STEP_S, self._start_s, PAST_STEP_S))
             if not line.past:
                 self._join(index)
-        while any(line.past for line in self._speaking):
-            for index, line in enumerate(self._speaking):
+        while any(line.past for line in self.lines.speaking):
+            for index, line in enumerate(self.lines.speaking):
                 if line.past and not line.link.busy and line.speak(line.past[0], clock()):
                     last_s = line.past.popleft()
                     if not line.past and last_s + PAST_STEP_S < self._instant_s:
@@ -285,7 +174,7 @@ class _Serving:
             await asyncio.sleep(_PAST_PAUSE_S)
 
     def _join(self, index: int) -> None:
-        heapq.heappush(self._due, (self._speaking[index].first_s(self._instant_s), index))
+        heapq.heappush(self._due, (self.lines.speaking[index].first_s(self._instant_s), index))
 
     async def _keep_time(self, stop: asyncio.Event) -> None:
         run = self._run
@@ -316,7 +205,7 @@ class _Serving:
                 self._instant_s = max(self._instant_s, wanted_s)
                 return True
             due_s, index = self._due[0]
-            line = self._speaking[index]
+            line = self.lines.speaking[index]
             now_s = time.monotonic()
             if line.link.busy and not self._has_stalled(line, now_s):
                 return False
@@ -350,15 +239,8 @@ class _Serving:
         """Wait until every reader has taken the end of its telegram, but not for ever."""
         clock = asyncio.get_running_loop().time
         end_s = clock() + STOP_LIMIT_S
-        while any(line.link.busy for line in self._speaking) and clock() < end_s:  # noqa: ASYNC110 - many lines
+        while self.lines.busy and clock() < end_s:  # noqa: ASYNC110 - many lines, no common event
             await asyncio.sleep(_NAP_S[0])
-
-    async def close(self) -> None:
-        """Close all lines."""
-        for line in self._speaking:
-            await line.link.close()
-        for asked in self._asked:
-            await asked.close()
 
     @property
     def summary(self) -> Summary:

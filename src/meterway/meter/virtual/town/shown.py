@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
 
 from meterway.meter.keys import NO_KEYS, Keys
+from meterway.meter.master import Effect
 from meterway.meter.virtual.electrical import Phase
 
 
@@ -19,6 +21,8 @@ class Shown:
     """Up to eight digits."""
     running_s: int
     """Rises with time, also from run to run: seconds since 2020."""
+    keys: Keys = NO_KEYS
+    """What it seals with, if it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +62,6 @@ class ShownElectricity(Shown):
     phases: tuple[Phase, ...]
     gas: ShownVolume | None = None
     water: ShownVolume | None = None
-    keys: Keys = NO_KEYS
-    """What it seals with, if it does."""
 
     @property
     def net_w(self) -> int:
@@ -80,12 +82,29 @@ class Said:
     values: Values
 
 
-@dataclass(frozen=True, slots=True)
-class Readout:
-    """What a meter that is asked has to say."""
+class Session(Protocol):
+    """A meter that is asked, from the first question until the line is quiet; what it shows stands still meanwhile."""
 
-    identification: str
-    lines: tuple[str, ...]
+    @property
+    def is_told(self) -> bool:
+        """Whether it has said what it shows."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next question begins another session."""
+
+    def feed(self, data: bytes) -> list[Effect]:
+        """Return what to do about bytes of the reader."""
+
+    def idle(self) -> list[Effect]:
+        """Tell that the line was quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session with a meter, and the numbers that a reader finds."""
+
+    session: Session
     values: Values
 
 

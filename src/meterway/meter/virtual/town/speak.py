@@ -10,7 +10,6 @@ from meterway.meter.virtual.links import Link
 from meterway.meter.virtual.town.faults import FaultKind, meets
 from meterway.meter.virtual.town.meter import TownMeter
 from meterway.meter.virtual.town.record import Books, State, fault_names
-from meterway.meter.virtual.town.shown import ShownElectricity
 from meterway.meter.virtual.town.voices.catalogue import Push
 
 _NOISE_LIMIT_BYTES: Final = 48
@@ -44,9 +43,7 @@ class SpeakingLine:
             self._books.counters.ticks_unheard += 1
             return False
         meter = self.meter
-        shown = meter.shown(instant_s)
-        assert isinstance(shown, ShownElectricity)  # noqa: S101 - a meter that sends by itself is one
-        said = self._voice.say(shown)
+        said = self._voice.say(meter.shown(instant_s))
         swallowed = meter.has(FaultKind.SILENCE, instant_s)
         lost = meets(meter.faults, FaultKind.LOSS, instant_s, meter.meter_id)
         noisy = meets(meter.faults, FaultKind.NOISE, instant_s, meter.meter_id)

@@ -9,6 +9,8 @@ from meterway.meter.virtual.town.shape import town_shape
 from meterway.meter.virtual.town.voices.catalogue import THROUGH, Asked, OnSegment, Push
 
 _CHANNELS: dict[Medium, int] = {"gas": 1, "water": 2}
+_HEARD_BY_ONE = 20
+"""So many households are in the reach of one receiver of radio meters."""
 
 
 class Town:
@@ -29,6 +31,8 @@ class Town:
         """Meters that send by themselves, each on a line of its own."""
         self.asked: list[TownMeter] = []
         """Meters that are asked, each on a line of its own."""
+        self.receivers: list[list[TownMeter]] = []
+        """Radio meters, by the receiver that hears them."""
         self.segments: list[list[TownMeter]] = []
         """M-Bus segments; the first meter of each has the primary address 1, the next 2, ..."""
         self._open_segments: dict[str, tuple[int, list[TownMeter]]] = {}
@@ -38,7 +42,8 @@ class Town:
     @property
     def meters(self) -> Iterator[TownMeter]:
         """All meters, those behind others after them."""
-        for meter in (*self.push, *self.asked, *(each for segment in self.segments for each in segment)):
+        shared = (each for line in (*self.receivers, *self.segments) for each in line)
+        for meter in (*self.push, *self.asked, *shared):
             yield meter
             yield from meter.behind.values()
 
@@ -72,6 +77,8 @@ class Town:
         match meter.voice:
             case OnSegment():
                 self._join_segment(meter)
+            case Push(radio=True):
+                self._join_receiver(meter)
             case Asked():
                 self.asked.append(meter)
             case _:
@@ -86,3 +93,11 @@ class Town:
             self._open_segments[building.name] = (first, segment)
             self.segments.append(segment)
         segment.append(meter)
+
+    def _join_receiver(self, meter: TownMeter) -> None:
+        """Let it be heard by the receiver of its neighbourhood."""
+        number = meter.dwelling.number // _HEARD_BY_ONE
+        last = self.receivers[-1] if self.receivers else None
+        if last is None or last[0].dwelling.number // _HEARD_BY_ONE != number:
+            self.receivers.append([])
+        self.receivers[-1].append(meter)

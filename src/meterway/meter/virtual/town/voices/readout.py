@@ -4,9 +4,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from meterway.core.obis import Obis
+from meterway.meter.master import Effect, Send
+from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
 from meterway.meter.virtual.encode_iec62056_21 import encode_push
-from meterway.meter.virtual.town.shown import Readout, Said, ShownElectricity, ShownHeat
+from meterway.meter.virtual.town.shown import Begun, Said, ShownElectricity, ShownHeat
 
+_STX = b"\x02"
 _WS_PER_KWH = 3_600_000
 _TENTH_WH_WS = 360
 _ML_PER_10_L = 10_000
@@ -34,7 +37,7 @@ def easymeter(shown: ShownElectricity) -> Said:
     return _pushed("MWY5Q3DA1004 V3.04", f"1-0:0.0.0*255({shown.serial:010d})", numbers)
 
 
-def iskra(shown: ShownElectricity) -> Readout:
+def iskra(shown: ShownElectricity) -> Begun:
     """Iskraemeco MT174, mode C: date, time, registers in all and by tariff."""
     numbers = [
         (_IMPORT, _exact(shown.import_ws // 3600, 3), "011.3f", "kWh"),
@@ -48,10 +51,10 @@ def iskra(shown: ShownElectricity) -> Readout:
         f"1-0:0.0.0*255({shown.serial:08d})",
         *_lines(numbers),
     )
-    return Readout("MWy0MT174-0001", lines, _values(numbers))
+    return Begun(_Head("MWy0MT174-0001", lines), _values(numbers))
 
 
-def uh50(shown: ShownHeat) -> Readout:
+def uh50(shown: ShownHeat) -> Begun:
     """Landis+Gyr Ultraheat UH50: several data sets on a line."""
     energy = _exact(shown.energy_ws // _WS_PER_KWH, 3)
     volume = _exact(shown.volume_ml // _ML_PER_10_L, 2)
@@ -63,7 +66,25 @@ def uh50(shown: ShownHeat) -> Readout:
         f"9.36({shown.time:%Y-%m-%d&%H:%M:%S})",
     )
     values = {"6-0:6.8.0*255": energy, "6-0:6.26.0*255": volume, "6-0:6.6.0*255": power}
-    return Readout("MWYCUH50", lines, values)
+    return Begun(_Head("MWYCUH50", lines), values)
+
+
+class _Head:
+    """A session at an optical head."""
+
+    is_over = False
+
+    def __init__(self, identification: str, lines: tuple[str, ...]) -> None:
+        self.is_told = False
+        self._meter = AnsweringMeter(MeterSide(identification=identification, lines=lines))
+
+    def feed(self, data: bytes) -> list[Effect]:
+        effects = self._meter.feed(data)
+        self.is_told = self.is_told or any(isinstance(each, Send) and each.data.startswith(_STX) for each in effects)
+        return effects
+
+    def idle(self) -> list[Effect]:
+        return self._meter.idle()
 
 
 Number = tuple[str, Decimal, str, str]
