@@ -3,14 +3,21 @@
 import asyncio
 import logging
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
-from meterway.adapter.config import ReplaySource
+from meterway.adapter.config import AdapterConfig, MeterConfig, ReplaySource
 from meterway.adapter.links import open_link
 from meterway.adapter.raw import FOLDER, RawRings, read_ring
-from meterway.meter.family import Line
+from meterway.core.config import dump_config
+from meterway.meter.family import Line, load_family
+from meterway.process import ChildProcess, Command
+from support.adapter import METER, concentrating
+from support.brokers import RunningBroker
+
+TELEGRAM = (load_family("p1-generic").sample or pytest.fail("no sample")).telegram
 
 LIMIT_BYTES = 4096
 
@@ -78,3 +85,20 @@ async def test_a_line_that_a_crash_cut_is_left_out(tmp_path: Path) -> None:
     [file] = (tmp_path / FOLDER).iterdir()
     file.write_bytes(file.read_bytes() + b'{"time":"2026-')
     assert [chunk.data for chunk in read_ring(tmp_path, "meter-1")] == [b"whole"]
+
+
+@pytest.mark.parametrize("ring_bytes", [0, 100_000])
+async def test_the_adapter_keeps_what_its_meters_send(tmp_path: Path, nats: RunningBroker, ring_bytes: int) -> None:
+    file = tmp_path / "capture"
+    file.write_bytes(TELEGRAM)
+    meter = MeterConfig(id=METER, source=ReplaySource(file=file))
+    config = AdapterConfig(
+        id="a", broker=nats.config, spool_dir=tmp_path / "spool", meters=(meter,), raw_ring_bytes=ring_bytes
+    )
+    path = tmp_path / "adapter.toml"
+    path.write_text(dump_config(config))
+    arguments = [sys.executable, "-m", "meterway", "adapter", "--config", str(path), "--json"]
+    async with concentrating(nats) as concentrator, ChildProcess(Command(name="adapter", arguments=arguments)):
+        await concentrator.until(lambda: bool(concentrator.of("readings")))
+    kept = b"".join(chunk.data for chunk in read_ring(config.spool_dir, METER))
+    assert kept == (TELEGRAM if ring_bytes else b"")

@@ -250,6 +250,9 @@ class AdapterConfig(Table, frozen=True):
     spool: SpoolConfig = SpoolConfig()
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a concentrator that sends no receipts."""
+    raw_ring_bytes: Annotated[int, msgspec.Meta(ge=0, le=64 << 20)] = 256 * 1024
+    """So much of the last bytes of each source is kept in `spool_dir`, below `raw`, for `meterway doctor`: what the
+    meters sent, with their readings and numbers, for this user's eyes only. 0 keeps nothing."""
 
     def __post_init__(self) -> None:
         topics.check_id(self.id, "adapter id")

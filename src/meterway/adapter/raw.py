@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 FOLDER: Final = "raw"
 """Beside the spool's files."""
 WRITE_INTERVAL_S: Final = 2.0
+
+Opening = Callable[[Line], AbstractAsyncContextManager[Link]]
 _OLD, _NEW = "old", "new"
 
 
@@ -46,8 +48,8 @@ class _Ring:
 class RawRings:
     """The rings of one adapter: at most ``limit_bytes`` a link on disk, and as much in memory between two writes.
 
-    What is above goes, oldest first; one read that is larger is kept alone. A disk that is full or away costs the ring
-    and nothing else; it is logged once.
+    With a limit of 0 nothing is kept. What is above goes, oldest first; one read that is larger is kept alone. A disk
+    that is full or away costs the ring and nothing else; it is logged once.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -58,7 +60,19 @@ class RawRings:
 
     def recording(self, link: Link, name: str) -> Link:
         """Return ``link``, so that what it reads is kept in the ring ``name`` (a smart meter id)."""
+        if not self._limit_bytes:
+            return link
         return _Recording(link, self._rings.setdefault(name, _Ring(name)), self._limit_bytes)
+
+    def opening(self, open_link: Opening, name: str) -> Opening:
+        """Return what opens a link as ``open_link`` does, and keeps what it reads in the ring ``name``."""
+
+        @asynccontextmanager
+        async def opened(line: Line) -> AsyncIterator[Link]:
+            async with open_link(line) as link:
+                yield self.recording(link, name)
+
+        return opened
 
     async def run(self) -> None:
         """Write every ``WRITE_INTERVAL_S``, and once more when cancelled."""

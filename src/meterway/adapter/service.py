@@ -16,6 +16,7 @@ from meterway.adapter.listen import Ear, Listener
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.prepare import Prepared, check_segment, prepare
 from meterway.adapter.pulse_counter import PulseCounter
+from meterway.adapter.raw import FOLDER, RawRings
 from meterway.adapter.segment import LONGEST_DELAY_S, Segment
 from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import BrokerConfig, Delivery
@@ -58,6 +59,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool)
+        rings = RawRings(config.spool_dir / FOLDER, config.raw_ring_bytes)
 
         def intake(meter: Prepared) -> Intake:
             return Intake(
@@ -66,19 +68,21 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run(), name=f"meterway.adapter.{config.id}.relay")
+            tasks.create_task(rings.run(), name=f"meterway.adapter.{config.id}.rings")
             for meters in shared:
                 intakes = [intake(meter) for meter in meters]
-                reading = keep_reading(_loop(meters, intakes, config.broker), intakes)
+                reading = keep_reading(_loop(meters, intakes, config.broker, rings), intakes)
                 tasks.create_task(reading, name=f"meterway.adapter.meter.{meters[0].config.id}")
             ready()
 
 
-def _loop(meters: Sequence[Prepared], intakes: Sequence[Intake], broker: BrokerConfig) -> Listener | Asker:
+def _loop(
+    meters: Sequence[Prepared], intakes: Sequence[Intake], broker: BrokerConfig, rings: RawRings
+) -> Listener | Asker:
     """Return what reads the meters of one segment."""
-    source = meters[0].config.source
-    segment = Segment(
-        where=describe(source), line=meters[0].family.line, open=partial(open_link, source, broker=broker)
-    )
+    first = meters[0].config
+    opening = rings.opening(partial(open_link, first.source, broker=broker), first.id)
+    segment = Segment(where=describe(first.source), line=meters[0].family.line, open=opening)
     asked = [
         Asked(
             intake=intake,
