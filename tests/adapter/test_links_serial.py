@@ -12,6 +12,7 @@ from meterway.adapter.config import Rfc2217Source, SerialSource
 from meterway.adapter.links import open_link
 from meterway.core.errors import TransientError
 from meterway.meter.family import Line
+from meterway.meter.wmbus_receivers import start_bytes
 from support.brokers import free_port
 from support.links import IN_TIME_S, Rfc2217Gateway, read_exactly, serial_line, tcp_server
 
@@ -58,6 +59,13 @@ async def test_the_line_is_set_while_it_is_open(line_and_port: tuple[int, Path])
         assert await read_exactly(link, 9) == b"as before"
         await link.set_line(SIGN_ON)
         assert speed(meter_end) == termios.B300
+
+
+async def test_a_radio_receiver_is_told_to_listen(line_and_port: tuple[int, Path]) -> None:
+    meter_end, port = line_and_port
+    async with open_link(SerialSource(port=port, receiver="cul", radio_mode="C"), Line(baud=57_600)):
+        assert speed(meter_end) == termios.B38400
+        assert os.read(meter_end, 64) == start_bytes("cul", "C")
 
 
 async def test_the_owners_baud_stands_for_the_one_with_which_the_family_begins(

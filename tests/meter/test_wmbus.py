@@ -233,47 +233,6 @@ def test_what_cannot_be_used_says_why(part: bytes, reason: str, message: str) ->
     assert message in str(error)
 
 
-EXAMPLES = {
-    "profile A": (
-        "2E44931578563412330333637A2A0020255923C95AAA26D1B2E7493BC2AD013EC4A6F6D3529B520EDFF0EA6DEFC955B29D6D69EBF3EC8A",
-        "0102030405060708090A0B0C0D0E0F11",
-        ("7ELS3312345678", False, "28504.27"),
-    ),
-    "profile B": (
-        (
-            "434493157856341233037AC98C2075900F002C25B30A000021924D4FBA372FB66E017A75002007109058475F4BC9D1281DF878B80A1B0F"
-            "98B629024AAC7279429398BFC549233C0140829B93BAA1"
-        ),
-        "000102030405060708090A0B0C0D0E0F",
-        ("7ELS3312345678", True, "28504.27"),
-    ),
-    "profile B, radio adapter": (
-        (
-            "53082448443322110337D0468E80753A63665544330A31900F002C25E00AB30A0000AF5D74DF73A600D972785634C02712931533037500"
-            "2007109058475F4BC955CF1DF878B80A1B0F98B629024AAC7279429398BFC549233C0140829B93BAA1"
-        ),
-        "000102030405060708090A0B0C0D0E0F",
-        ("7ELS3312345678", True, "28504.27"),
-    ),
-    "partial encryption": (
-        "2D44934444332211553769EF7288776655934455080004100500DFE227F9A782146D1513581CD2F83F39040CFD1040C4785634128134",
-        "000102030405060708090A0B0C0D0E0F",
-        ("4QDS5555667788", False, "1234"),
-    ),
-}
-"""Examples that the standard itself gives: OMS specification volume 2, annex N."""
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_of_the_standard_are_read(name: str) -> None:
-    digits, key, expected = EXAMPLES[name]
-    frame = bytes.fromhex(digits)
-    for data in (digits.encode() + b"\n", radio.cul(frame), frame):
-        telegram = only(decode(data, Keys(bytes.fromhex(key))))
-        assert (telegram.meter, telegram.verified, str(telegram.registers[0].value)) == expected
-        assert telegram.checked
-
-
 FAMILIES = [name for name in family_names() if load_family(name).protocol == "wmbus"]
 MAIN_VALUES = {
     "wmbus-water": ("WATER_volume_of_water", "1234.567", "m3"),

@@ -16,6 +16,7 @@ from meterway.core.obis import Obis
 from meterway.core.zones import find_zone
 from meterway.delivery.config import RelayConfig, SpoolConfig
 from meterway.meter.family import ObisRule
+from meterway.meter.wmbus_receivers import start_bytes
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -32,6 +33,15 @@ class SerialLine(Table, frozen=True):
     """`N`one, `E`ven or `O`dd; pinned."""
     stop_bits: Annotated[int, msgspec.Meta(ge=1, le=2)] | None = None
     """Pinned."""
+    receiver: Literal["amber", "cul", "im871a", "rc1180"] | None = None
+    """What hears wireless M-Bus at this port: it is told to listen, and its baud rate stands for the family's."""
+    radio_mode: Literal["T", "C", "S", "CT"] = "T"
+    """Of wireless M-Bus, as the receiver is told."""
+
+
+    def __post_init__(self) -> None:
+        if self.receiver is not None:
+            start_bytes(self.receiver, self.radio_mode)
 
 
 class SerialSource(SerialLine, frozen=True, kw_only=True, tag="serial", tag_field="type"):

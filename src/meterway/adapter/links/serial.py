@@ -17,6 +17,7 @@ from meterway.adapter.links.place import describe, why
 from meterway.adapter.links.stream import CONNECT_TIMEOUT_S, Stream, closing
 from meterway.core.errors import SetupError, TransientError
 from meterway.meter.family import Line
+from meterway.meter.wmbus_receivers import RECEIVERS, start_bytes
 
 _BROKEN = (OSError, serialx.SerialException)
 _LIMIT_NEGOTIATION = 1000
@@ -46,7 +47,10 @@ async def open_serial(source: SerialSource | Rfc2217Source, family_line: Line) -
     except (*_BROKEN, ValueError) as error:
         raise TransientError(f"{where} cannot be opened: {_why_not(source, error)}") from error
     async with closing(writer, broken=_BROKEN):
-        yield Serial(reader, writer, source, family_line)
+        link = Serial(reader, writer, source, family_line)
+        if source.receiver is not None:
+            await link.write(start_bytes(source.receiver, source.radio_mode))
+        yield link
 
 
 class Serial(Stream):
@@ -96,8 +100,9 @@ class Serial(Stream):
 
 def _pinned(source: SerialSource | Rfc2217Source, family_line: Line, wanted: Line) -> Line:
     """Return ``wanted`` with what the owner has pinned; his baud stands for the one with which the family begins."""
+    owned_baud = source.baud or (RECEIVERS[source.receiver].baud if source.receiver else None)
     return Line(
-        baud=source.baud or wanted.baud if wanted.baud == family_line.baud else wanted.baud,
+        baud=owned_baud or wanted.baud if wanted.baud == family_line.baud else wanted.baud,
         data_bits=source.data_bits or wanted.data_bits,
         parity=source.parity or wanted.parity,
         stop_bits=source.stop_bits or wanted.stop_bits,
