@@ -17,11 +17,18 @@ from meterway.meter.virtual.links import TcpAddress
 from meterway.meter.virtual.town import serve
 from meterway.meter.virtual.town.faults import parse_wishes
 from meterway.meter.virtual.town.lines import Places
+from meterway.meter.virtual.town.meter import Medium, TownMeter
 from meterway.meter.virtual.town.serve import TownRun, serve_town
 from meterway.meter.virtual.town.town import Town
+from meterway.meter.virtual.town.voices.catalogue import VOICES, Asked, OnSegment
 from support.town import Heard, RunningTown, ask, is_asked, lines_of, running_town, states, until
 
 VIENNA = ZoneInfo("Europe/Vienna")
+MEDIA_OF: dict[Medium, tuple[str, ...]] = {
+    "heat": ("mbus-heat", "heat-landisgyr-uh50"),
+    "gas": ("mbus-gas",),
+    "water": ("mbus-water",),
+}
 JUNE = int(datetime(2026, 6, 17, 6, tzinfo=VIENNA).timestamp())
 
 
@@ -83,6 +90,33 @@ async def test_twenty_households_are_read_exactly_as_the_written_configuration_s
     assert (summary.readers_dropped, summary.telegrams_lost) == (0, 0)
     assert {"p1", "sml", "dlms", "iec62056_21", "mbus", "wmbus", "modbus", "json"} <= set(summary.meters)
     assert not any((tmp_path / "ptys").iterdir())
+
+
+@pytest.mark.parametrize("family", [name for name, voice in VOICES.items() if isinstance(voice, Asked | OnSegment)])
+async def test_every_family_that_is_asked_answers_what_the_ledger_says(family: str, tmp_path: Path) -> None:
+    ledger = tmp_path / "truth.jsonl"
+    one = town(1)
+    medium: Medium = next((medium for medium, families in MEDIA_OF.items() if family in families), "electricity")
+    meter = TownMeter(one.dwellings[0], medium, family, zone=VIENNA)
+    is_alone = isinstance(VOICES[family], Asked)
+    one.push, one.receivers = [], []
+    one.asked, one.segments = ([meter], []) if is_alone else ([], [[meter]])
+    run = TownRun(town=one, start_s=JUNE, ledger=ledger, places=Places(alias_folder=tmp_path / "ptys"))
+    async with running_town(run, tmp_path / "config") as running:
+        (config,) = running.meters
+        if is_asked(config):
+            telegrams = [item for item in (await ask([config]))[config.id] if isinstance(item, Telegram)]
+        else:
+            heard = Heard(config)
+            task = asyncio.create_task(heard.listen())
+            await until(lambda: bool(heard.telegrams))
+            telegrams = heard.telegrams[:1]
+            task.cancel()
+        await running.stop()
+    (line,) = lines_of(ledger, config.id, "whole")
+    (telegram,) = telegrams
+    assert states(telegram, line.values)
+    assert line.truth == meter.truth(int(datetime.fromisoformat(line.instant).timestamp()))
 
 
 async def test_keys_are_their_owners_alone_and_never_in_an_offer(tmp_path: Path) -> None:

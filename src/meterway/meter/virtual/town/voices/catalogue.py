@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from meterway.meter.virtual.town.shown import Answer, AnyShown, Begun, Said, ShownElectricity, ShownHeat, ShownVolume
-from meterway.meter.virtual.town.voices import dlms, http, mbus, modbus, p1, radio, readout, sml
+from meterway.meter.virtual.town.voices import dlms, dlms_pull, http, mbus, modbus, p1, radio, readout, sml
 
 THROUGH: Final = "through"
 """Stands for the family of a meter behind an electricity meter."""
@@ -105,6 +105,7 @@ VOICES: Final[dict[str, Voice]] = {
     "json-homewizard-p1": Asked(
         protocol="json", interval_s=10, begin=_of(ShownElectricity, http.homewizard), has_clock=False, link="http"
     ),
+    "dlms-pull-tcp": Asked(protocol="dlms-pull", interval_s=60, begin=_of(ShownElectricity, dlms_pull.public)),
     "wmbus-water": Push(protocol="wmbus", interval_s=30, say=_of(ShownVolume, radio.water), sealed=True, radio=True),
     "wmbus-gas": Push(protocol="wmbus", interval_s=30, say=_of(ShownVolume, radio.gas), sealed=True, radio=True),
     "wmbus-heat": Push(protocol="wmbus", interval_s=30, say=_of(ShownHeat, radio.heat), sealed=True, radio=True),
