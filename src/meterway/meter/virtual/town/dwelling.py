@@ -8,7 +8,7 @@ coefficient of performance, a boiler into gas, a district heating station into h
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, TypeVar
 
 from meterway.meter.virtual.calendar import DAY_S, HOUR_S, calendar_of
@@ -40,6 +40,8 @@ _CLOUDS_PERCENT: Final = (25, 55, 40, 4)
 _EV_W: Final = 11_000
 _EV_BEGINS_H: Final = (18, 19, 20, 21)
 _EV_WH: Final = (6_000, 20_000)
+
+_NOTHING: Final[Sequence[int]] = (0,) * 24
 
 Drawn = TypeVar("Drawn")
 
@@ -121,37 +123,43 @@ class Dwelling:
 
     def heat_w(self, day: DayClass) -> list[int]:
         """Return the heat that rooms and hot water need, in each hour of a profile day."""
-        weights = water_shape().workday
         hot_water_wh = self.occupants * _HOT_WATER_WH
         if self._is_business:
             hot_water_wh = hot_water_wh * _BUSINESS_WATER_PERCENT // 100
-        needed = []
-        for hour, outside_dc in enumerate(sky.hours_dc(self.shape.mean_temperature_dc, day)):
-            local = day.type.local_hour(hour)
-            percent = _NIGHT_PERCENT if local in _NIGHT_H else _DAY_PERCENT
-            rooms_w = self.heat_loss_w_per_k * max(_ROOM_DC - outside_dc, 0) * percent // 1000
-            needed.append(rooms_w + hot_water_wh * weights[local] // sum(weights))
-        return needed
+        loss, ahead_h = self.heat_loss_w_per_k, day.type.ahead_h
+        outside_dc = sky.hours_dc(self.shape.mean_temperature_dc, day)
+        return [
+            loss * percent * max(_ROOM_DC - dc, 0) // 1000 + hot_water_wh * permille // 1000
+            for dc, percent, permille in zip(
+                outside_dc, _room_percent(ahead_h), _hot_water_permille(ahead_h), strict=True
+            )
+        ]
 
     def load_w(self, day: DayClass) -> list[int]:
         """Return what all appliances take together, in each hour of a profile day."""
-        small_w = [power_w * self.appliances_percent // 100 for power_w in mean_load_w(self.kind, day)]
-        return [sum(each) for each in zip(small_w, self.heat_pump_w(day), self.car_w(day), strict=True)]
+        percent = self.appliances_percent
+        load_w = [power_w * percent // 100 for power_w in mean_load_w(self.kind, day)]
+        for more_w in (self.heat_pump_w(day), self.car_w(day)):
+            if more_w is not _NOTHING:
+                load_w = [power_w + more for power_w, more in zip(load_w, more_w, strict=True)]
+        return load_w
 
-    def heat_pump_w(self, day: DayClass) -> list[int]:
+    def heat_pump_w(self, day: DayClass) -> Sequence[int]:
         """Return what the heat pump takes in each hour; its performance falls with the cold, 3.2 at 0 degrees."""
         if self.heating != "heat-pump":
-            return [0] * 24
+            return _NOTHING
         outside_dc = sky.hours_dc(self.shape.mean_temperature_dc, day)
         return [
             needed_w * 1000 // min(max(3200 + 8 * dc, 1800), 4800)
             for needed_w, dc in zip(self.heat_w(day), outside_dc, strict=True)
         ]
 
-    def car_w(self, day: DayClass) -> list[int]:
+    def car_w(self, day: DayClass) -> Sequence[int]:
         """Return the mean power of the car's charger in each hour: on about half of all days, in the evening."""
+        if not self.has_ev or not day.busy % 2:
+            return _NOTHING
         power_w = [0] * 24
-        left_wh = self.ev_wh if self.has_ev and day.busy % 2 else 0
+        left_wh = self.ev_wh
         hour = self.ev_begins_h - day.type.ahead_h
         while left_wh:
             power_w[hour] = min(left_wh, _EV_W)
@@ -219,6 +227,19 @@ class Dwelling:
         return Integral(_Flow(self, "heat", totals, self.heat_w, (MINUTES, 0)), self._calendar)
 
 
+@lru_cache(maxsize=2)
+def _room_percent(ahead_h: int) -> tuple[int, ...]:
+    """Return how far rooms are heated in each hour of a profile day; ``ahead_h`` as in ``DayType``."""
+    return tuple(_NIGHT_PERCENT if (hour + ahead_h) % 24 in _NIGHT_H else _DAY_PERCENT for hour in range(24))
+
+
+@lru_cache(maxsize=2)
+def _hot_water_permille(ahead_h: int) -> tuple[int, ...]:
+    """Return how much of a day's hot water is drawn in each hour."""
+    weights = water_shape().workday
+    return tuple(1000 * weights[(hour + ahead_h) % 24] // sum(weights) for hour in range(24))
+
+
 def drawn_by_weight(weights: Mapping[Drawn, int], *words: str | int) -> Drawn:
     """Return one of the keys, each as often as its weight says; not all weights may be 0."""
     left = chance(sum(weights.values()), *words)
@@ -255,11 +276,10 @@ class _Grid(_Source):
     def _hours(self, day: DayClass) -> list[tuple[int, int]]:
         """Return for each hour the register that counts in it, and the net power: no hour has both directions."""
         home = self._dwelling
-        load_w = home.load_w(day)
         roof_w = home.roof_w(day) if home.peak_kwp else [0] * 24
         return [
             (2 * (load < roof) + day.type.normal_tariff(hour), load - roof)
-            for hour, (load, roof) in enumerate(zip(load_w, roof_w, strict=True))
+            for hour, (load, roof) in enumerate(zip(home.load_w(day), roof_w, strict=True))
         ]
 
     def minute_weights(self, index: int, day: DayClass) -> tuple[list[int], ...]:

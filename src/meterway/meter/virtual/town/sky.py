@@ -72,6 +72,7 @@ def mean_dc(month_means_dc: tuple[int, ...], day_type: DayType, sky: int) -> int
     return month_means_dc[day_type.month - 1] + season[sky]
 
 
+@lru_cache(maxsize=4096)
 def hours_dc(month_means_dc: tuple[int, ...], day: DayClass) -> tuple[int, ...]:
     """Return the outside temperature in each hour of a day, in tenths of a degree: coldest at 5, warmest at 17."""
     middle, swing = mean_dc(month_means_dc, day.type, day.sky), _SWING_DC[day.sky]
