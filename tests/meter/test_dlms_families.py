@@ -75,7 +75,13 @@ def test_sample_decodes_to_what_stands_beside_it(name: str) -> None:
     assert telegram.checked == (name not in NO_TAG_AND_WEAK_SUM)
 
 
-VERIFIED = {"dlms-lg-e450-austria", "p1-luxembourg-encrypted", "p1-lithuania-encrypted"}
+VERIFIED = {
+    "dlms-kamstrup-denmark",
+    "dlms-lg-e450-austria",
+    "p1-austria-encrypted",
+    "p1-lithuania-encrypted",
+    "p1-luxembourg-encrypted",
+}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -14,11 +14,11 @@ from meterway.meter.dlms_segments import LIMIT_MESSAGE_BYTES, LLC_HEADERS, Messa
 
 BARE_PUSH = re.compile(
     rb"\A(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x09?\x0c[\x07\x08].{11})[\x01\x02]"
-    rb"|[\xdb\xdc]\x08[A-Z]{3}.{5}(?:[\x10-\x7f]|\x81|\x82[\x00\x01]))",
+    rb"|[\xdb\xdc]\x08[A-Z]{3}.{5}(?:[\x10-\x7f]|\x81|\x82(?:\x00|\x01[\x00-\x7f])))",
     re.DOTALL,
 )
-"""Signature of bytes that begin with a bare push. A longer ciphered one is taken for an encrypted P1 telegram, which
-looks the same; only the key tells."""
+"""Signature of bytes that begin with a bare push. A ciphered one of 384 bytes and more is taken for an encrypted P1
+telegram, which looks the same (the shortest, of Austria, has 498); only the key tells."""
 
 _START = re.compile(
     rb"(?:\xe6[\xe6\xe7]\x00)?(?:\x0f.{4}(?:\x00|\x0c.{12}|\x09\x0c.{12})[\x01\x02]|[\xdb\xdc]\x08[A-Za-z]{3})",
