@@ -27,16 +27,28 @@ if TYPE_CHECKING:
     from meterway.demo.run import Progress, Watcher
 
 _SHOW_INTERVAL_S = 2.0
+_SPOILT_METERS = 4
+"""So many meters there are if faults are asked for and no number is given."""
 
 
 @click.command(short_help="The whole platform with virtual meters, and a page that ticks.")
 @click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Stop, count and leave after S seconds.")
-@click.option("--meters", type=click.IntRange(1, 2000), default=4, show_default=True, help="How many virtual meters.")
+@click.option(
+    "--households", type=click.IntRange(1, 200), default=5, show_default=True, help="How many households are there."
+)
+@click.option(
+    "--meters", type=click.IntRange(1, 2000), help="In their place, so many meters that send every second (P1, SML)."
+)
 @click.option(
     "--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="The meters' time runs X times."
 )
 @click.option("--seed", default="river-lane", show_default=True, help="The same seed gives the same households.")
-@click.option("--fault", "faults", multiple=True, help="Spoil telegrams, noise=0.01; see `meterway meter virtual`.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    help="With --meters (4 if not given): spoil telegrams, noise=0.01; see `meterway meter virtual`.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -47,7 +59,8 @@ _SHOW_INTERVAL_S = 2.0
 def demo(
     *,
     duration_s: float | None,
-    meters: int,
+    households: int,
+    meters: int | None,
     speed: float,
     seed: str,
     faults: tuple[str, ...],
@@ -57,6 +70,7 @@ def demo(
 ) -> None:
     """Start the whole platform with virtual meters, and a page that ticks.
 
+    The meters are those of a street: electricity, gas, water and heat over P1, SML, DLMS and M-Bus on wire and radio.
     Adapter, concentrator and cloud run as on real devices. Broker and database are embedded, free ports are found.
     Without --duration it runs until Ctrl-C and keeps its data. DATA-DIR/demo.json says where the page is and how any
     MQTT client can watch.
@@ -76,8 +90,17 @@ def demo(
 
         start = _start(folder, duration_s, speed)
         past_s = _past_s(folder, start) if duration_s is None and speed == 1 else 0
+        if faults and meters is None:
+            meters = _SPOILT_METERS
         options = Options(
-            data_dir=folder, meters=meters, speed=speed, seed=seed, faults=faults, start=start, past_s=past_s
+            data_dir=folder,
+            meters=meters or 0,
+            households=households if meters is None else 0,
+            speed=speed,
+            seed=seed,
+            faults=faults,
+            start=start,
+            past_s=past_s,
         )
         try:
             result = asyncio.run(_run(options, duration_s, as_json=as_json))
@@ -232,10 +255,11 @@ def _told_until(folder: Path) -> datetime:
 def _note_end(options: "Options", ran_s: float) -> None:
     """Remember where the meters' time has come to: the same instant said twice would be the same reading.
 
-    Noted while the demo runs, and a minute ahead, so that it holds after a kill as well. On a full disk the last note
-    stays: that is no reason to end.
+    Noted while the demo runs, and ahead, so that it holds after a kill as well: a minute, or two where meters count in
+    whole minutes. On a full disk the last note stays: that is no reason to end.
     """
-    until = options.start + timedelta(seconds=(ran_s + 60) * max(options.speed, 1.0))
+    ahead_s = 120 if options.households else 60
+    until = options.start + timedelta(seconds=(ran_s + ahead_s) * max(options.speed, 1.0))
     new = options.data_dir / "meters-until.new"
     with suppress(OSError):
         new.write_text(until.isoformat())

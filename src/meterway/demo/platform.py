@@ -17,14 +17,17 @@ from meterway.adapter.config import AdapterConfig, ChannelConfig, MeterConfig, S
 from meterway.bus.broker import EmbeddedBroker
 from meterway.cloud.config import CloudConfig, DatabaseConfig, HttpConfig, IngestConfig
 from meterway.concentrator.config import ConcentratorConfig
-from meterway.core.config import decode_path
+from meterway.core.config import decode_path, load_config
 from meterway.core.errors import SetupError
+from meterway.demo.town import names
 from meterway.edge import component
+from meterway.meter.virtual.town.lines import TownOffer
 from meterway.process import ChildProcess, Command
 
 PAGE_PORT = 8420
 """Where the page is if that port is free; else any free port."""
 
+TOWN_PROFILE = "street"
 _FAMILIES = {"p1": "p1-generic", "sml": "sml-generic"}
 _FUTURE_LIMIT_S = 100 * 366 * 86_400
 """Meters that run faster than time come to tell of the future."""
@@ -45,6 +48,8 @@ class Options:
     """How much of the time before the start is told first, so that there is a curve to see."""
     links: Sequence[str] = field(default=("tcp", "pty"))
     """How the meters are plugged in; the kinds of links take turns."""
+    households: int = 0
+    """Of a virtual town beside them; its meters speak many protocols."""
 
 
 class _Channel(msgspec.Struct, frozen=True):
@@ -74,6 +79,7 @@ class _Offer(msgspec.Struct, frozen=True):
             family=_FAMILIES[self.kind],
             source=self.source,
             timezone="Europe/Vienna",
+            clock="recorded",
             watchdog_s=15,
             channels=tuple(ChannelConfig(channel=each.channel, id=each.meter_id) for each in self.channels),
         )
@@ -182,6 +188,8 @@ class Platform:
             for offer in offers:
                 meters.append(offer.config)
                 self.meter_names.update(offer.names(f"House {len(meters)}"))
+        if self.options.households:
+            meters += await self._start_town()
         adapter = AdapterConfig(
             id="demo",
             meters=tuple(meters),
@@ -189,6 +197,22 @@ class Platform:
             spool_dir=self.options.data_dir / "spool" / "adapter",
         )
         await self._run(self._stack, component("adapter", adapter, self._folder))
+
+    async def _start_town(self) -> tuple[MeterConfig, ...]:
+        """Start the town; return how its meters are read, as it wrote it down."""
+        options = self.options
+        folder, ledger = options.data_dir / "town", options.data_dir / "ledger-town.jsonl"
+        ledger.unlink(missing_ok=True)
+        self.ledgers.append(ledger)
+        arguments = [sys.executable, "-m", "meterway", "meter", "town", "--json", "--profile", TOWN_PROFILE]
+        arguments += ["--households", str(options.households), "--seed", options.seed, "--speed", str(options.speed)]
+        arguments += ["--start", options.start.isoformat(), "--past", str(options.past_s)]
+        arguments += ["--ledger", str(ledger), "--config-dir", str(folder)]
+        process = await self._run(self._meters, Command(name="meters-town", arguments=arguments))
+        for offer in msgspec.convert(process.ready_message["meters"], list[TownOffer], str_keys=True):
+            self.meter_names.update(names(offer))
+        path = folder / "adapter.toml"
+        return load_config(path.read_text(encoding="utf-8"), AdapterConfig, where=str(path)).meters
 
     def _virtual_meters(self, link: str, meter_count: int) -> Command:
         options = self.options

@@ -154,8 +154,10 @@ async def _drained(platform: Platform, watcher: Watcher, since: datetime, show: 
 
 
 def _first_instant(platform: Platform) -> datetime:
-    """Return the first instant that the meters told of; they count in whole seconds."""
-    return platform.options.start.replace(microsecond=0) - timedelta(seconds=platform.options.past_s)
+    """Return the first instant that the meters told of; they count in whole seconds, those on M-Bus in minutes."""
+    options = platform.options
+    first = options.start - timedelta(seconds=options.past_s)
+    return first.replace(second=0, microsecond=0) if options.households else first.replace(microsecond=0)
 
 
 def _look(platform: Platform, watcher: Watcher, since: datetime) -> tuple[int, Sequence[StoredReading]]:

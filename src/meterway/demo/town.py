@@ -29,6 +29,13 @@ _LEAST_INTERVAL_S: Final = 2.0
 _WATCHDOG_S: Final = 15.0
 
 
+def names(offer: TownOffer) -> dict[str, str]:
+    """Return what people would call a meter and those behind it, by their ids."""
+    house = f"House {offer.household + 1}"
+    behind = {meter_id: f"{house}, {medium}" for meter_id, medium in offer.channels.values()}
+    return {offer.meter_id: f"{house}, {offer.medium}", **behind}
+
+
 def meter_config(offer: TownOffer, zone: str, key_file: Path | None = None) -> MeterConfig:
     """Return how an adapter reads a meter of a town whose clocks are those of ``zone``."""
     is_polled = offer.is_asked and not isinstance(offer.source, HttpAddress)
@@ -40,6 +47,7 @@ def meter_config(offer: TownOffer, zone: str, key_file: Path | None = None) -> M
         key_file=key_file,
         address=offer.unit,
         interval_s=max(offer.interval_s, _LEAST_INTERVAL_S) if is_polled else None,
+        clock="recorded",
         watchdog_s=max(_WATCHDOG_S, 5 * offer.interval_s),
         channels=tuple(ChannelConfig(channel=number, id=each) for number, (each, _) in offer.channels.items()),
     )

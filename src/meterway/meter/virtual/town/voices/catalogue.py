@@ -106,9 +106,9 @@ VOICES: Final[dict[str, Voice]] = {
         protocol="json", interval_s=10, begin=_of(ShownElectricity, http.homewizard), has_clock=False, link="http"
     ),
     "dlms-pull-tcp": Asked(protocol="dlms-pull", interval_s=60, begin=_of(ShownElectricity, dlms_pull.public)),
-    "wmbus-water": Push(protocol="wmbus", interval_s=30, say=_of(ShownVolume, radio.water), sealed=True, radio=True),
-    "wmbus-gas": Push(protocol="wmbus", interval_s=30, say=_of(ShownVolume, radio.gas), sealed=True, radio=True),
-    "wmbus-heat": Push(protocol="wmbus", interval_s=30, say=_of(ShownHeat, radio.heat), sealed=True, radio=True),
+    "wmbus-water": Push(protocol="wmbus", interval_s=60, say=_of(ShownVolume, radio.water), sealed=True, radio=True),
+    "wmbus-gas": Push(protocol="wmbus", interval_s=60, say=_of(ShownVolume, radio.gas), sealed=True, radio=True),
+    "wmbus-heat": Push(protocol="wmbus", interval_s=60, say=_of(ShownHeat, radio.heat), sealed=True, radio=True),
     "mbus-heat": OnSegment(protocol="mbus", interval_s=900, say=_of(ShownHeat, mbus.heat)),
     "mbus-water": OnSegment(protocol="mbus", interval_s=900, say=_of(ShownVolume, mbus.water)),
     "mbus-gas": OnSegment(protocol="mbus", interval_s=900, say=_of(ShownVolume, mbus.gas)),
