@@ -17,7 +17,9 @@ from meterway.adapter.converse import AskedLink
 from meterway.adapter.intake import Intake
 from meterway.adapter.links import describe, open_link
 from meterway.adapter.mapping import Mapper
+from meterway.adapter.memory import Memories
 from meterway.adapter.outlet import Outlet
+from meterway.adapter.plausibility import Plausibility
 from meterway.adapter.segment import Segment
 from meterway.adapter.status import StatusSessions
 from meterway.core.errors import SetupError, TransientError
@@ -193,7 +195,16 @@ async def asking(
         for meter_id, make_master in masters:
             config = MeterConfig(id=meter_id, source=source, interval_s=0.2)
             mapper = Mapper(config, family)
-            intake = Intake(config, family, Outlet(spool), sessions, mapper=mapper, wall=wall, monotonic=time.monotonic)
+            intake = Intake(
+                config,
+                family,
+                Outlet(spool),
+                sessions,
+                mapper=mapper,
+                plausibility=Plausibility(family, mapper.meter_ids, Memories()),
+                wall=wall,
+                monotonic=time.monotonic,
+            )
             await intake.open()
             meters.append(Asked(intake=intake, line=LINE, make_master=make_master, watchdog_s=60.0))
         segment = Segment(where=describe(source), line=LINE, open=partial(open_link, source))

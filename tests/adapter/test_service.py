@@ -19,7 +19,9 @@ from meterway.adapter.intake import Intake
 from meterway.adapter.links import open_link
 from meterway.adapter.listen import Ear, Listener
 from meterway.adapter.mapping import Mapper, channel_meter_id
+from meterway.adapter.memory import Memories
 from meterway.adapter.outlet import Outlet
+from meterway.adapter.plausibility import Plausibility
 from meterway.adapter.segment import Segment
 from meterway.adapter.service import keep_reading
 from meterway.adapter.status import StatusSessions
@@ -93,6 +95,29 @@ async def test_readings_are_numbered_without_a_gap_and_the_meter_is_described(
         assert description["meterIndividualId"] == METER
         assert (description["protocol"], description["link"], description["family"]) == ("p1", "replay", "p1-generic")
         assert {"propertyId": "OBIS_1.8.1", "unit": "kWh"} in description["properties"]
+
+
+def falling(second: int) -> bytes:
+    """The sample telegram with a register that is 100 kWh lower."""
+    body = at(second)[: -len("ABCD\r\n")]
+    start = body.index(b"1-0:1.8.1(") + len(b"1-0:1.8.1(")
+    end = body.index(b"*", start)
+    lower = float(body[start:end]) - 100
+    return checked(body[:start] + b"%010.3f" % lower + body[end:])
+
+
+async def test_a_register_that_falls_is_marked_and_reported_also_after_a_restart(
+    tmp_path: Path, broker: RunningBroker
+) -> None:
+    async with concentrating(broker) as seen:
+        async with adapter(tmp_path, broker, replay(tmp_path, at(1))):
+            await seen.until(lambda: len(seen.of("readings")) == 1)
+        async with adapter(tmp_path, broker, replay(tmp_path, falling(2))):
+            await seen.until(lambda: len(seen.of("readings")) == 2 and bool(seen.of("faults")))
+    assert [each["faultCode"] for each in seen.of("readings")] == [None, "register-fell"]
+    [fault] = seen.of("faults")
+    assert fault["reason"] == "register-fell"
+    assert "OBIS_1.8.1" in fault["message"]
 
 
 async def test_the_number_goes_on_after_a_kill_and_the_same_telegram_is_not_published_again(
@@ -198,12 +223,14 @@ async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBro
         now = partial(datetime.now, UTC)
         sessions = await stack.enter_async_context(StatusSessions(broker.config, "a", now))
         meter, family = MeterConfig(id=METER, source=source), load_family("p1-generic")
+        mapper = Mapper(meter, family)
         intake = Intake(
             meter,
             family,
             Outlet(spool),
             sessions,
-            mapper=Mapper(meter, family),
+            mapper=mapper,
+            plausibility=Plausibility(family, mapper.meter_ids, Memories()),
             wall=now,
             monotonic=time.monotonic,
         )
@@ -269,7 +296,7 @@ async def test_meters_that_share_a_link_are_told_apart_and_a_silent_one_does_not
 async def test_a_message_is_whole_or_damaged_and_never_the_beginning_of_the_next(
     tmp_path: Path, nats: RunningBroker
 ) -> None:
-    meter = MeterConfig(id=METER, source=MqttSource(topic="house/p1"))
+    meter = MeterConfig(id=METER, source=MqttSource(topic="house/p1"), clock="recorded")
     async with concentrating(nats) as seen, adapter(tmp_path, nats, meter):
         async with asyncio.timeout(30):
             while not seen.of("faults"):  # the adapter may not have subscribed yet
@@ -345,7 +372,7 @@ async def test_without_the_authentication_key_readings_are_marked_unverified(
     async with speaking(encrypted(1, energy_wh=5)) as source, concentrating(broker) as seen:
         async with adapter(tmp_path, broker, encrypted_meter(tmp_path, source, KEYS.encryption)):
             await seen.until(lambda: bool(seen.of("readings")))
-        assert seen.of("readings")[0]["faultCode"] == "unverified"
+        assert seen.of("readings")[0]["faultCode"] == "unverified,clock-wrong"
 
 
 async def test_what_was_read_before_the_link_broke_cannot_be_replayed_after_it(

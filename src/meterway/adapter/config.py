@@ -38,7 +38,6 @@ class SerialLine(Table, frozen=True):
     radio_mode: Literal["T", "C", "S", "CT"] = "T"
     """Of wireless M-Bus, as the receiver is told."""
 
-
     def __post_init__(self) -> None:
         if self.receiver is not None:
             start_bytes(self.receiver, self.radio_mode)
@@ -223,6 +222,9 @@ class MeterConfig(Table, frozen=True):
     """How often a meter is asked that does not send by itself; left out: as its family says. Many run on a battery."""
     pulse: PulseConfig | None = None
     """Only for a meter that gives pulses: where its count is kept, and where it begins."""
+    clock: Literal["live", "recorded"] = "live"
+    """`recorded`: the meter tells of another time than now (a simulation, a recording), so its clock is not held
+    against this machine's."""
     watchdog_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """After this long without a whole telegram the status says `silent` and the source is opened anew. A meter that is
     asked is never silent before three of its intervals have passed."""

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
+import msgspec
+
 from meterway.adapter import links
 from meterway.adapter.budget import FaultBudget
-from meterway.adapter.config import MeterConfig
+from meterway.adapter.config import MeterConfig, ReplaySource
 from meterway.adapter.mapping import MappedReading, Mapper
 from meterway.adapter.outlet import Outlet
+from meterway.adapter.plausibility import Judged, Plausibility
 from meterway.adapter.redact import identities_of, redact, redact_name, redact_sentence
 from meterway.adapter.status import State, StatusSession, StatusSessions
 from meterway.core.errors import BadDataError, MeterwayError
@@ -44,6 +47,7 @@ class Intake:
         sessions: StatusSessions,
         *,
         mapper: Mapper,
+        plausibility: Plausibility,
         wall: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
@@ -56,6 +60,8 @@ class Intake:
         self._outlet = outlet
         self._sessions = sessions
         self._mapper = mapper
+        self._plausibility = plausibility
+        self._is_live = config.clock == "live" and not isinstance(config.source, ReplaySource)
         self._wall = wall
         self._monotonic = monotonic
         self._heard: dict[str, StatusSession] = {}
@@ -63,8 +69,8 @@ class Intake:
         self._counters: Counter[str] = Counter()
         self._budget = FaultBudget(monotonic())
         self._offered: dict[str, dict[str, OfferedProperty]] = {}
-        self._identities: tuple[bytes, ...] = ()
-        """How the meter called itself in its last good telegram; never published."""
+        self._last: Telegram | None = None
+        """The last good telegram; how the meter calls itself there is never published."""
 
     async def open(self) -> None:
         """Open the meter's session at the broker; before everything else."""
@@ -110,7 +116,8 @@ class Intake:
     async def take(self, items: Sequence[Telegram | CodecError], *, skipped_bytes: int | None = None) -> bool:
         """Hand on what was read; return whether a whole telegram was among it.
 
-        Returns once all readings are durable: while the spool is full, the link is not read on.
+        Without items, it tells that the time passes: a telegram may wait for the next one to confirm it. Returns once
+        all readings are durable: while the spool is full, the link is not read on.
         """
         if skipped_bytes is not None:
             self._counters["skipped_bytes"] = skipped_bytes
@@ -119,16 +126,33 @@ class Intake:
             if isinstance(item, CodecError):
                 self._counters["rejected"] += 1
                 self._report(self.meter_id, item, item.data)
-        if telegrams:
-            await self._accept(telegrams)
+        judged = self._plausibility.idle(self._monotonic())
+        for telegram in telegrams:
+            judged.add(self._judge(telegram))
+        await self._hand_on(judged)
         return bool(telegrams)
 
-    async def _accept(self, telegrams: Sequence[Telegram]) -> None:
-        self._counters["telegrams"] += len(telegrams)
-        self._identities = identities_of(telegrams[-1].meter)
-        if unverified := sum(not telegram.verified for telegram in telegrams):
-            self._counters["unverified"] += unverified
-        readings = self._readings(telegrams)
+    async def flush(self) -> None:
+        """Hand on what waits for a telegram that will not come: the link is at its end, or broken."""
+        await self._hand_on(self._plausibility.flush())
+
+    def _judge(self, telegram: Telegram) -> Judged:
+        """Map a telegram; return what may be handed on now."""
+        self._counters["telegrams"] += 1
+        self._counters["unverified"] += not telegram.verified
+        self._last = telegram
+        arrival = self._wall()
+        readings = self._mapper.readings(telegram, arrival)
+        return self._plausibility.judge(telegram, readings, arrival=arrival, now=self._monotonic(), live=self._is_live)
+
+    async def _hand_on(self, judged: Judged) -> None:
+        if not judged.readings:  # without a reading there is no doubt
+            return
+        for doubt in judged.doubts:
+            self._counters["doubtful"] += 1
+            fault = msgspec.structs.replace(doubt.fault, message=redact_sentence(doubt.fault.message))
+            self._publish(doubt.meter_id, fault)
+        readings = judged.readings
         refused: list[MappedReading] = []
 
         def refuse(mapped: MappedReading, error: BadDataError) -> None:
@@ -143,13 +167,9 @@ class Intake:
                 continue
             meter_id = mapped.reading.meter_id
             session = self._heard[meter_id] = await self._sessions.of(meter_id)
-            self._describe(telegrams[-1], mapped.reading, session)
+            self._describe(mapped.reading, session)
             if session.state != "online" or session.detail is not None:
                 session.set("online", None, dict(self._counters))
-
-    def _readings(self, telegrams: Sequence[Telegram]) -> list[MappedReading]:
-        """Return what the telegrams mean, in order."""
-        return [each for telegram in telegrams for each in self._mapper.readings(telegram, self._wall())]
 
     def _refuse(self, mapped: MappedReading, error: BadDataError) -> None:
         """Report a reading that no receiver would take; until a good one comes, the status says so."""
@@ -160,21 +180,26 @@ class Intake:
             session.set("waiting", f"telegrams come, but a reading was refused: {error}", dict(self._counters))
 
     def _report(self, meter_id: str, error: BadDataError, data: bytes = b"") -> bool:
-        """Publish a fault; return False if there were too many or there is no room."""
+        """Publish a fault, with the bytes; return False as ``_publish``."""
         fault = Fault(
             time=self._wall(),
             reason=error.reason,
             message=redact_sentence(str(error)),
-            data=redact(data, self._identities)[:FAULT_DATA_LIMIT_BYTES],
+            data=redact(data, identities_of(self._last.meter if self._last else ""))[:FAULT_DATA_LIMIT_BYTES],
             size_bytes=len(data),
         )
+        return self._publish(meter_id, fault)
+
+    def _publish(self, meter_id: str, fault: Fault) -> bool:
+        """Publish a fault; return False if there were too many or there is no room."""
         if self._budget.spend(self._monotonic()) and self._outlet.put_fault(meter_id, fault):
             return True
         self._counters["faults_suppressed"] += 1
         return False
 
-    def _describe(self, telegram: Telegram, reading: MeterReading, session: StatusSession) -> None:
+    def _describe(self, reading: MeterReading, session: StatusSession) -> None:
         """Publish what the meter offers, once per set of properties: they only grow, so a rare one ends nothing."""
+        assert self._last is not None  # noqa: S101 - the reading is of a telegram
         offered = self._offered.setdefault(reading.meter_id, {})
         if all(value.property_id in offered for value in reading.property_values):
             return
@@ -184,10 +209,10 @@ class Intake:
             MeterDescription(
                 meter_individual_id=reading.meter_id,
                 physical_meter_class=self._mapper.class_of(reading.meter_id).value,
-                protocol=telegram.protocol,
+                protocol=self._last.protocol,
                 link=self._link_kind,
                 family=self._family_name,
-                says=redact_name(telegram.meter),
+                says=redact_name(self._last.meter),
                 interval_s=self.interval_s if reading.meter_id == self.meter_id else CHANNEL_INTERVAL_S,
                 properties=tuple(offered.values()),
                 unmapped=tuple(sorted(str(obis) for obis in self._mapper.unmapped)),

@@ -66,6 +66,7 @@ class Listener:
             self._watch()
         await self._tell(lambda decoder, now: decoder.idle(now))
         for ear in self._ears:
+            await ear.intake.flush()
             ear.intake.say("offline", f"{where} was read to its end")
 
     async def _hear(self, data: bytes, *, is_whole: bool) -> None:

@@ -4,16 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from meterway.adapter.ask import Asked, Asker
 from meterway.adapter.config import AdapterConfig, segments
 from meterway.adapter.intake import Intake
 from meterway.adapter.links import describe, open_link
 from meterway.adapter.listen import Ear, Listener
+from meterway.adapter.memory_file import MemoryFile
 from meterway.adapter.outlet import Outlet
+from meterway.adapter.plausibility import Plausibility
 from meterway.adapter.prepare import Prepared, check_segment, prepare
 from meterway.adapter.pulse_counter import PulseCounter
 from meterway.adapter.raw import FOLDER, RawRings
@@ -27,8 +30,15 @@ from meterway.delivery.spool import Spool
 
 _log = logging.getLogger(__name__)
 
+_FLUSH_S = 2.0
+"""How long a stop waits for readings that waited for the telegram after them; a full spool does not take them."""
 SILENT_INTERVALS = 3
 """A meter that is asked is not silent before so many of its intervals have passed."""
+
+
+def memory_path(spool_dir: Path) -> Path:
+    """Return the file in which plausibility remembers the meters: beside the spool's folder, as it outlives a spool."""
+    return spool_dir.with_name(f"{spool_dir.name}-memory.json")
 
 
 async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
@@ -60,10 +70,21 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool)
         rings = RawRings(config.spool_dir / FOLDER, config.raw_ring_bytes)
+        memories = await stack.enter_async_context(MemoryFile(memory_path(config.spool_dir), meter_ids))
 
         def intake(meter: Prepared) -> Intake:
+            plausibility = Plausibility(
+                meter.family, meter.mapper.meter_ids, memories, interval_s=meter.config.interval_s
+            )
             return Intake(
-                meter.config, meter.family, outlet, sessions, mapper=meter.mapper, wall=wall, monotonic=time.monotonic
+                meter.config,
+                meter.family,
+                outlet,
+                sessions,
+                mapper=meter.mapper,
+                plausibility=plausibility,
+                wall=wall,
+                monotonic=time.monotonic,
             )
 
         async with asyncio.TaskGroup() as tasks:
@@ -117,3 +138,8 @@ async def keep_reading(loop: Listener | Asker, intakes: Sequence[Intake]) -> Non
             await asyncio.sleep(LONGEST_DELAY_S)
         else:
             return
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_S):
+                    for intake in intakes:
+                        await intake.flush()
