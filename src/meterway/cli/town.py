@@ -22,7 +22,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 @click.command(short_help="A whole town of meters that are not there, over all protocols.")
 @click.option("--households", type=click.IntRange(1, 5000), default=20, show_default=True, help="How many households.")
-@click.option("--profile", default="mixed", show_default=True, help="village, apartment-block, campus or mixed.")
+@click.option(
+    "--profile", default="mixed", show_default=True, help="village, apartment-block, campus, street or mixed."
+)
 @click.option("--seed", default="1", show_default=True, help="The same seed gives the same town.")
 @click.option("--speed", type=_POSITIVE, default=1.0, show_default=True, help="How much faster than real time.")
 @click.option("--start", help="The meters' time at the start (2026-03-29T00:00:00+01:00); else now.")
