@@ -219,7 +219,7 @@ def test_doctor_prints_one_line_a_check(write: Any, tmp_path: Path) -> None:
     checks = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == (0 if all(check["ok"] for check in checks) else 1)
     assert {"python", "nats-server", "postgresql"} <= {check["check"] for check in checks}
-    assert all(set(check) == {"check", "ok", "detail", "fix"} for check in checks)
+    assert all(set(check) == {"check", "code", "ok", "detail", "fix"} for check in checks)
     for_people = meterway("doctor").stdout.splitlines()
     assert len([line for line in for_people if line.startswith(("ok ", "FAIL"))]) == len(checks)
 

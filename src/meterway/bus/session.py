@@ -46,6 +46,15 @@ _REFUSALS = {
 _UNAVAILABLE = 3
 
 
+class RefusedError(SetupError):
+    """The broker refuses the log-in, or a subscription."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """Of the CONNACK (MQTT 3.1.1, 3.2.2.3), or 128 for a subscription."""
+
+
 @dataclass(frozen=True, slots=True)
 class Will:
     """What the broker publishes, retained, when a client is lost without a good-bye."""
@@ -154,7 +163,7 @@ class Session:
         Raises:
             OSError: nobody is there.
             TransientError: the broker is busy or hung up.
-            SetupError: the broker refuses the log-in.
+            RefusedError: the broker refuses the log-in.
         """
         login = self._login
         connection = await MQTTConnection.create_connection(
@@ -176,14 +185,14 @@ class Session:
         if code == _UNAVAILABLE:
             raise TransientError("it says that it is not available")
         if code:
-            raise SetupError(f"refuses {login.client_id}: {_REFUSALS.get(code, f'reason {code}')}")
+            raise RefusedError(f"refuses {login.client_id}: {_REFUSALS.get(code, f'reason {code}')}", code)
 
     async def subscribe(self, topic_filters: Mapping[str, int]) -> None:
         """Subscribe to the filters, each with its QoS.
 
         Raises:
             TransientError: the broker hung up.
-            SetupError: the broker refuses one of the filters.
+            RefusedError: the broker refuses one of the filters.
         """
         if not topic_filters or self._connection is None:
             return
@@ -192,7 +201,10 @@ class Session:
         codes = (await self._answer)[2:]
         refused = [each for each, code in zip(topic_filters, codes, strict=True) if code == _REFUSED_SUBSCRIPTION]
         if refused:
-            raise SetupError(f"refuses the subscription to {', '.join(refused)}; give the user the right to read it")
+            names = ", ".join(refused)
+            raise RefusedError(
+                f"refuses the subscription to {names}; give the user the right to read it", _REFUSED_SUBSCRIPTION
+            )
 
     def publish(self, topic: str, payload: bytes, *, retain: bool, on_ack: Callable[[], None] | None) -> None:
         """Send with QoS 1.

@@ -21,6 +21,8 @@ _SLOWER_SHARE: Final = 0.6
 """So many bytes of a line that is read too fast are one run of zeros and one of ones; of other lines, a tenth is."""
 _PARITY_SHARE: Final = 0.98
 """So many bytes of a line of seven bits with even parity have an even number of ones when they are read as eight."""
+_TOLERATED: Final = 100
+"""One damaged frame among so many whole ones is what lines do."""
 _LOCKED_WH: Final = 1000
 """Without its PIN an SML meter rounds energy down to whole kWh and sends no power."""
 _WHOLE: Final = frozenset(("encrypted", "bad-key", "refused"))
@@ -29,13 +31,22 @@ _ACTIVE_POWER: Final = frozenset((1, 2, 16, 21, 41, 61))
 """Groups C."""
 
 
+CODES: Final = frozenset(
+    (
+        *("no-bytes", "wrong-protocol", "wrong-parity", "wrong-baud", "unknown-bytes"),
+        *("bad-checksum", "half-telegrams", "no-key", "wrong-key", "pin-locked"),
+        *("bad-syntax", "too-long", "too-deep", "replayed", "downgraded", "refused", "collision", "foreign", "late"),
+    )
+)
+"""What a finding of a protocol that Meterway brings may be; the last line are reasons of ``CodecError``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong, and what to do."""
 
     code: str
-    """``no-bytes``, ``wrong-protocol``, ``wrong-parity``, ``wrong-baud``, ``unknown-bytes``, ``bad-checksum``,
-    ``no-key``, ``wrong-key``, ``pin-locked``, ``half-telegrams``, or a reason of ``CodecError``."""
+    """One of ``CODES``, or a reason that another package's driver gives."""
     detail: str
     fix: str
 
@@ -120,7 +131,8 @@ def _rejected(heard: Heard) -> list[Finding]:
     reasons = heard.reasons
     whole = len(heard.telegrams)
     found = []
-    if damaged := reasons["bad-checksum"]:
+    damaged = reasons["bad-checksum"]
+    if damaged * _TOLERATED > whole:
         detail = f"{damaged} of {damaged + whole} frames have a wrong checksum"
         fix = "centre the optical head, shorten or shield the cable; if none is good, another `family` may fit"
         found.append(Finding("bad-checksum", detail, fix))

@@ -1,0 +1,1 @@
+"""What keeps one adapter from working: the line, the meter, the broker, what waits. Changes nothing."""
