@@ -3,7 +3,8 @@
     python -m bench.chain [--meters N] [--speed X] [--duration S]
 
 100 virtual meters at ten times real time are 1,000 telegrams a second, over TCP and ptys, through adapter,
-concentrator and cloud on this machine. No peer covers this chain, so the figures stand alone.
+concentrator and cloud on this machine; 500 meters at real time (`--meters 500 --speed 1 --links tcp`) show what one
+adapter takes. No peer covers this chain, so the figures stand alone.
 """
 
 import argparse
@@ -23,14 +24,24 @@ def resident_mb(pid: int | None) -> float:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-async def measure(directory: Path, meters: int, speed: float, duration_s: float) -> None:
+def cpu_s(pid: int | None) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(directory: Path, meters: int, speed: float, duration_s: float, links: list[str]) -> None:
     """Run the platform and print what it did."""
     since = datetime.now(UTC)
     start = since - timedelta(seconds=duration_s * speed)
-    options = Options(data_dir=directory, meters=meters, speed=speed, seed="bench", start=start)
+    options = Options(data_dir=directory, meters=meters, speed=speed, seed="bench", start=start, links=links)
     async with Platform(options) as platform, watching(platform) as watcher:
-        await asyncio.sleep(duration_s)
-        memory = {name: resident_mb(platform.processes[name].pid) for name in ("adapter", "concentrator", "cloud")}
+        pids = {name: platform.processes[name].pid for name in ("adapter", "concentrator", "cloud")}
+        await asyncio.sleep(duration_s / 2)  # what the start costs is over
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        await asyncio.sleep(duration_s / 2)
+        cores = {name: (cpu_s(pid) - before[name]) / (duration_s / 2) for name, pid in pids.items()}
+        memory = {name: resident_mb(pid) for name, pid in pids.items()}
         load = os.getloadavg()[0]
         result = await finish(platform, watcher, since, show=lambda _: None)
     print(
@@ -40,6 +51,7 @@ async def measure(directory: Path, meters: int, speed: float, duration_s: float)
     if result.latency_p50_s is not None and result.latency_p99_s is not None:
         p50_ms, p99_ms = result.latency_p50_s * 1000, result.latency_p99_s * 1000
         print(f"  telegram to committed row: p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms")
+    print("  processor: " + ", ".join(f"{name} {share:.2f} of a core" for name, share in cores.items()))
     print("  resident: " + ", ".join(f"{name} {size_mb:.0f} MB" for name, size_mb in memory.items()))
 
 
@@ -49,11 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--meters", type=int, default=100)
     parser.add_argument("--speed", type=float, default=10.0)
     parser.add_argument("--duration", type=float, default=20.0)
+    parser.add_argument("--links", nargs="+", default=["tcp", "pty"])
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="meterway-bench-", ignore_cleanup_errors=True) as temporary:
         directory = Path(temporary)
         directory.chmod(0o711)
-        asyncio.run(measure(directory, options.meters, options.speed, options.duration))
+        asyncio.run(measure(directory, options.meters, options.speed, options.duration, options.links))
 
 
 if __name__ == "__main__":

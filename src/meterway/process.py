@@ -28,8 +28,10 @@ FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 STEADY_AFTER_S = 30.0
 """A process that ran this long is started again without delay when it ends."""
-LIMIT_LINE_BYTES = 64 * 1024
-"""A longer line is passed on in pieces."""
+LIMIT_LINE_BYTES = 8 << 20
+"""A longer line is passed on in pieces; the message that says ready names every virtual meter of a town."""
+LIMIT_LOGGED_CHARACTERS = 4096
+"""So much of a line is logged and quoted."""
 KEPT_LINES = 20
 """How many of the last lines an error quotes."""
 
@@ -243,7 +245,7 @@ class ChildProcess:
         return False
 
     def _take_line(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
+        text = line[:LIMIT_LOGGED_CHARACTERS].decode(errors="replace").rstrip()
         if text:
             self._last_lines.append(text)
             _log.log(self._command.level(text), "%s: %s", self._command.name, text)

@@ -44,11 +44,11 @@ _MQTT_PORT = 1883
 class MqttBus:
     """One logical connection with a persistent session; see ``bus.Bus``. Owns its task: use ``async with``.
 
-    ``subscriptions`` maps topic filters to handlers; the first filter that matches takes a message. Those in
-    ``at_most_once`` are subscribed with QoS 0, for what does no harm when it is lost (receipts): it costs the broker
-    nothing, and NATS allows only a few QoS 1 subscriptions a session. A handler that
-    raises is logged and counted (``handler_errors``), its message stays unacknowledged and so comes again; the
-    connection goes on. A message that no filter matches (left in the session by an older configuration) is
+    ``subscriptions`` maps topic filters to handlers; the topic itself, else the first filter that matches, takes a
+    message. Those in ``at_most_once`` are subscribed with QoS 0, for what does no harm when it is lost (receipts): it
+    costs the broker nothing, and NATS allows only a few QoS 1 subscriptions a session. A handler that raises is logged
+    and counted (``handler_errors``), its message stays unacknowledged and so comes again; the connection goes on. A
+    message that no filter matches (left in the session by an older configuration) is
     acknowledged and counted (``unhandled``).
 
     A log-in or subscription that is refused is logged once and kept in ``last_error``; trying goes on, at the
@@ -218,6 +218,9 @@ class MqttBus:
             _log.exception("! the handler failed on %s; it stays unacknowledged", inbound.topic)
 
     def _find_handler(self, topic: str) -> Handler | None:
+        exact = self._subscriptions.get(topic)  # an adapter has one for each of hundreds of meters
+        if exact is not None:
+            return exact
         return next((handler for each, handler in self._subscriptions.items() if matches(each, topic)), None)
 
 
