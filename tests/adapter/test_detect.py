@@ -2,18 +2,20 @@
 
 import asyncio
 import os
+import time
 import tty
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from meterway.adapter.config import AdapterConfig, SerialSource, Source, TcpSource
-from meterway.adapter.detect import Detector
-from meterway.adapter.detect_questions import questions
-from meterway.adapter.propose import propose
-from meterway.core.config import dump_config, load_config
+from meterway.adapter.detect import LIMIT_BYTES, Detection, Detector, Found
+from meterway.adapter.detect_plan import Listening, Step, plan
+from meterway.adapter.detect_questions import Known, Question
+from meterway.adapter.propose import propose, written
+from meterway.core.config import load_config
 from meterway.core.errors import TransientError
 from meterway.core.zones import find_zone
 from meterway.meter.family import Family, family_names, load_family
@@ -22,8 +24,13 @@ from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
 from support.iec_wire import PtyMeter
 
 FAMILIES = [load_family(name) for name in family_names()]
-PUSHED = [family for family in FAMILIES if not family.is_asked and family.json is None]
 BERLIN = find_zone("Europe/Berlin")
+KNOWN = Known(families=FAMILIES, zone=BERLIN)
+LISTEN_S = 0.3
+
+
+def known(keys: Keys = NO_KEYS, password: str | None = None) -> Known:
+    return Known(families=FAMILIES, zone=BERLIN, keys=keys, password=password)
 
 
 def sample(name: str) -> tuple[Family, bytes]:
@@ -32,22 +39,64 @@ def sample(name: str) -> tuple[Family, bytes]:
     return family, family.sample.telegram
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @asynccontextmanager
-async def gateway(data: bytes) -> AsyncIterator[Source]:
+async def serving(serve: Serve) -> AsyncIterator[TcpSource]:
+    """A TCP server; each connection is closed when ``serve`` ends."""
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with suppress(OSError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(each, "127.0.0.1", 0)
+    try:
+        yield TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def gateway(data: bytes) -> AsyncIterator[TcpSource]:
     """A TCP gateway that hands out ``data`` and then is quiet."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
-        await reader.read()
-        writer.close()
+        while await reader.read(1024):
+            pass
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    async with serving(serve) as source:
+        yield source
 
 
 @asynccontextmanager
-async def port(telegram: bytes = b"") -> AsyncIterator[Source]:
+async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[TcpSource]:
+    """A TCP server that says what ``answer`` makes of what it hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(answer(data))
+
+    async with serving(serve) as source:
+        yield source
+
+
+@asynccontextmanager
+async def port(telegram: bytes = b"", pause_s: float = 0.05) -> AsyncIterator[SerialSource]:
     """A pty on whose far end a meter sends ``telegram`` over and over."""
     far, near = os.openpty()
     tty.setraw(near)
@@ -57,7 +106,7 @@ async def port(telegram: bytes = b"") -> AsyncIterator[Source]:
         while telegram:
             with suppress(BlockingIOError):
                 os.write(far, telegram)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause_s)
 
     sending = asyncio.create_task(send())
     try:
@@ -69,9 +118,37 @@ async def port(telegram: bytes = b"") -> AsyncIterator[Source]:
         os.close(near)
 
 
-def detector(source: Source, *, keys: Keys = NO_KEYS, said: list[str] | None = None) -> Detector:
-    steps: list[str] = [] if said is None else said
-    return Detector(source, PUSHED, keys=keys, listen_s=0.3, say=steps.append)
+def steps_of(source: Source, what: Known, *words: str, listen_s: float = LISTEN_S) -> list[Step]:
+    """Return the listening steps, and the questions in which one of ``words`` stands."""
+    every = plan(source, what, listen_s=listen_s)
+    return [
+        step
+        for step in every
+        if (isinstance(step, Listening) and not step.receiver and step.first_s == listen_s)
+        or any(word in step.what for word in words)
+    ]
+
+
+def asking(source: Source, what: Known, *words: str) -> list[Step]:
+    return [step for step in steps_of(source, what, *words) if isinstance(step, Question)]
+
+
+async def detect(source: Source, steps: Iterable[Step], what: Known = KNOWN) -> Detection:
+    looking = Detector(source, what, say=lambda *_: None)
+    await looking.run(steps)
+    return looking.result
+
+
+async def listen(source: Source, what: Known = KNOWN) -> Detection:
+    return await detect(source, steps_of(source, what), what)
+
+
+def configured(found: Iterable[Found], key_file: Path | None = None) -> AdapterConfig:
+    """Return what is proposed, read again from the text that is written."""
+    found = list(found)
+    config = propose(found, adapter_id="a-1", key_file=key_file)
+    assert load_config(written(config, found), AdapterConfig, where="proposed") == config
+    return config
 
 
 @pytest.mark.parametrize(
@@ -79,65 +156,121 @@ def detector(source: Source, *, keys: Keys = NO_KEYS, said: list[str] | None = N
 )
 async def test_a_meter_that_sends_is_found_over_tcp(name: str) -> None:
     family, telegram = sample(name)
-    said: list[str] = []
     async with gateway(telegram) as source:
-        looking = detector(source, said=said)
-        assert await looking.listen()
-    [found] = looking.result.found
+        result = await listen(source)
+    [found] = result.found
     assert found.candidate.family.protocol == family.protocol
     assert name in (found.candidate.family.name, *found.others)
     assert found.candidate.readings
-    assert said
-    assert looking.result.attempts
+    assert result.attempts
+    assert configured([found]).meters[0].source == source
 
 
 async def test_a_meter_that_sends_is_found_at_a_port() -> None:
     _, telegram = sample("sml-generic")
+    said: list[str] = []
     async with port(telegram) as source:
-        looking = detector(source)
-        assert await looking.listen()
-    assert looking.result.found[0].candidate.family.name == "sml-generic"
+        looking = Detector(source, KNOWN, say=lambda what, _: said.append(what))
+        assert await looking.run(steps_of(source, KNOWN))
+    assert looking.result.found[0].candidate.family.protocol == "sml"
+    assert "listening at 9600 8N1" in said[0]
 
 
-async def test_an_encrypted_meter_without_its_key() -> None:
+async def test_an_encrypted_meter_without_its_key(tmp_path: Path) -> None:
     family, telegram = sample("dlms-kaifa-austria")
     assert family.sample is not None
+    key_file = tmp_path / "key"
     async with gateway(telegram) as source:
-        looking = detector(source)
-        assert await looking.listen()
-        assert [finding.code for finding in looking.result.findings] == ["no-key"]
-        assert looking.result.found[0].candidate.family.protocol == "dlms"
-        looking = detector(source, keys=family.sample.keys)
-        assert await looking.listen()
-    assert looking.result.findings == []
-    assert looking.result.found[0].candidate.readings
+        result = await listen(source)
+        assert [finding.code for finding in result.findings] == ["no-key"]
+        [found] = result.found
+        assert found.is_locked
+        assert "# key_file" in written(configured([found]), [found])
+        result = await listen(source, known(family.sample.keys))
+    assert result.findings == []
+    [found] = result.found
+    assert found.candidate.readings
+    assert configured([found], key_file).meters[0].key_file == key_file
+
+
+async def test_an_encrypted_meter_with_another_meters_key() -> None:
+    _, telegram = sample("dlms-kaifa-austria")
+    async with gateway(telegram * 3) as source:
+        result = await listen(source, known(Keys(bytes(range(16)))))
+    assert [finding.code for finding in result.findings] == ["wrong-key"]
+    assert configured(result.found, Path("key")).meters[0].key_file is None
 
 
 async def test_nothing_at_all() -> None:
     async with port() as source:
-        looking = detector(source)
-        assert not await looking.listen()
-    assert looking.result.found == []
-    assert len(looking.result.attempts) == 4
+        result = await listen(source)
+    assert result.found == []
+    outcomes = [attempt.outcome for attempt in result.attempts]
+    assert len(outcomes) == 4
+    assert outcomes.count("nothing came") == 3  # a pty has no 7E1
 
 
 async def test_bytes_that_nobody_knows() -> None:
     async with gateway(b"hello, I am a coffee machine\r\n" * 4) as source:
-        looking = detector(source)
-        assert not await looking.listen()
-    assert looking.result.findings
-    assert "no telegram" in looking.result.attempts[0].outcome
+        result = await listen(source)
+    assert result.findings
+    assert "no telegram" in result.attempts[0].outcome
 
 
 async def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    source = SerialSource(port=tmp_path / "ttyUSB0")
     with pytest.raises(TransientError, match="cannot be opened"):
-        await detector(SerialSource(port=tmp_path / "ttyUSB0")).listen()
+        await listen(source)
 
 
-async def test_a_flood_of_bytes_ends() -> None:
-    """What begins like a telegram and never ends."""
-    async with gateway(b"/ABC5\r\n\r\n1-0:1.8.0(" + b"1" * 300_000) as source:
-        assert not await detector(source).listen()
+async def test_a_gateway_that_hangs_up_is_asked_all_the_same() -> None:
+    async def hang_up(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0)
+
+    async with serving(hang_up) as source:
+        result = await detect(source, steps_of(source, KNOWN, "/?!"))
+    assert len(result.attempts) > 1
+    assert result.found == []
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"/ABC5\r\n\r\n1-0:1.8.0(" + b"1" * 300_000,
+        b"/AAA\n" * 60_000,
+        b"\x1b\x1b\x1b\x1b\x01\x01\x01\x01" * 40_000,
+        b"\x68\xff\xff\x68" * 70_000,
+        b"\x7e\xa7\xff" * 100_000,
+        bytes(300_000),
+        b'{"a":' * 60_000,
+        b"T1;1;1;" * 40_000,
+    ],
+    ids=["no-end", "p1-starts", "sml-starts", "mbus-starts", "hdlc-starts", "zeros", "json-deep", "radio-lines"],
+)
+async def test_a_flood_of_bytes_ends(flood: bytes) -> None:
+    begin = time.process_time()
+    async with gateway(flood) as source:
+        result = await listen(source)
+    assert result.found == []
+    assert int(result.attempts[0].outcome.split()[0]) <= LIMIT_BYTES + 16_384
+    assert time.process_time() - begin < 60
+
+
+async def test_a_drip_of_what_begins_like_a_telegram_ends() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"/ABC5\r\n\r\n1-0:1.8.0(")
+        while not reader.at_eof():
+            writer.write(b"1")
+            await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.001)
+
+    async with serving(drip) as source:
+        step = Listening(what="to a drip", line=FAMILIES[0].line, first_s=0.2, listen_s=0.2)
+        async with asyncio.timeout(120):
+            result = await detect(source, [step])
+    assert result.found == []
+    assert "half-telegrams" in {finding.code for finding in result.findings}
 
 
 async def test_a_meter_that_is_asked() -> None:
@@ -146,13 +279,11 @@ async def test_a_meter_that_is_asked() -> None:
     )
     with PtyMeter(AnsweringMeter(side)) as meter:
         source = SerialSource(port=Path(meter.device))
-        looking = detector(source)
-        assert await looking.ask(questions(FAMILIES, BERLIN)[:1])
-    [found] = looking.result.found
+        result = await detect(source, asking(source, KNOWN, "with /?!"))
+    [found] = result.found
     assert found.candidate.family.name == "iec-generic"
     assert found.candidate.readings
-    text = dump_config(propose(source, [found], adapter_id="a-1"))
-    [proposed] = load_config(text, AdapterConfig, where="proposed").meters
+    [proposed] = configured([found]).meters
     assert proposed.source == source
     assert proposed.family == found.candidate.family.name
 
@@ -160,10 +291,7 @@ async def test_a_meter_that_is_asked() -> None:
 async def test_settings_that_the_family_does_not_have_are_written_down() -> None:
     _, telegram = sample("p1-generic")
     async with port(telegram) as source:
-        looking = detector(source)
-        assert await looking.listen()
-    config = propose(source, looking.result.found, adapter_id="a-1")
-    placed = config.meters[0].source
+        result = await listen(source)
+    placed = configured(result.found).meters[0].source
     assert isinstance(placed, SerialSource)
     assert placed.baud == 9600
-    assert load_config(dump_config(config), AdapterConfig, where="proposed") == config

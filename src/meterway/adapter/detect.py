@@ -1,48 +1,50 @@
-"""What is plugged in here? Listens at the usual line settings, then asks; never for longer than it says.
+"""What is plugged in here? Listens, then asks, as ``detect_plan`` says; never for longer than that.
 
-    for each of LINES: listen for LISTEN_S; where something begins like a telegram, until it is whole, at most WHOLE_S
-    nothing: ask as meters are asked that speak only then (``detect_questions``)
+    for each step of the plan: open the place, listen or ask, close it
+    a meter was found: that is all      somebody is there: what that step wants asked next
+    nothing:           the next step
 
-What is found is a meter, or several behind one link (M-Bus, wireless M-Bus).
+What is found is a meter, or several behind one link (M-Bus, wireless M-Bus, Modbus, an MQTT topic). Whatever comes,
+memory is bounded (``LIMIT_BYTES`` a step), and so is time: each step by its own limit, all of them by whoever cancels.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from meterway.adapter.choose import Candidate, candidate_of, candidates, ranked
-from meterway.adapter.config import Rfc2217Source, SerialSource, Source
+import msgspec
+
+from meterway.adapter.choose import Candidate
+from meterway.adapter.config import MqttSource, Rfc2217Source, SerialSource, Source
 from meterway.adapter.converse import AskedLink
-from meterway.adapter.detect_questions import Question
+from meterway.adapter.detect_heard import Judge, is_whole
+from meterway.adapter.detect_plan import RADIO_S, WHOLE_S, Listening, Step, other_mode
+from meterway.adapter.detect_ports import holders
+from meterway.adapter.detect_questions import Answered, Conversation, Known, Question, Verdict
+from meterway.adapter.detect_radio import PROTOCOL as RADIO
 from meterway.adapter.links import Link, describe, open_link
 from meterway.core.errors import MeterwayError, SetupError, TransientError
-from meterway.core.zones import find_zone
-from meterway.meter.codec import CodecError, Decoder
-from meterway.meter.diagnose import Finding, diagnose, hear
-from meterway.meter.driver import MeterSetup
-from meterway.meter.family import Family, Line
-from meterway.meter.keys import NO_KEYS, Keys
-from meterway.meter.recognise import recognise
-from meterway.meter.telegram import Telegram
-from meterway.plugins import make_decoder
+from meterway.meter.diagnose import Finding
+from meterway.meter.family import Line
+from meterway.meter.wmbus_receivers import start_bytes
 
-LISTEN_S: Final = 3.0
-"""At each line setting."""
-WHOLE_S: Final = 15.0
-"""So long is waited for the rest of a telegram that has begun; some meters send every 10 s."""
-LIMIT_BYTES: Final = 256 * 1024
-"""More is not taken at one line setting."""
-LINES: Final = (
-    Line(baud=9600),
-    Line(baud=9600, data_bits=7, parity="E"),
-    Line(baud=115_200),
-    Line(baud=2400, parity="E"),
-)
-"""SML heads; mode D heads and old P1; P1; DLMS on M-Bus."""
+if TYPE_CHECKING:
+    from meterway.meter.codec import CodecError, Decoder
+    from meterway.meter.telegram import Telegram
 
-Say = Callable[[str], None]
+LIMIT_BYTES: Final = 64 * 1024
+"""More is not taken in one step; the longest telegrams have 16 KiB."""
+_LOOK_BYTES: Final = 64
+"""After so many more bytes it is looked whether a telegram has begun, and after an eighth of all."""
+_MOST_FAILURES: Final = 3
+"""A place that cannot be opened so often, one time after the other, is given up."""
+_ECHO_BYTES: Final = 8
+
+Say = Callable[[str, float], None]
+"""Is told what begins, and how long it takes at most, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Attempt:
 class Found:
     """One meter."""
 
+    source: Source
+    """Where it was found, with the receiver if it is a radio meter."""
     candidate: Candidate
     """Its family, telegrams and values."""
     line: Line
@@ -65,18 +69,27 @@ class Found:
     """Where several share the link."""
     others: tuple[str, ...] = ()
     """Families that fit as well."""
+    name: str = ""
+    needs: frozenset[str] = frozenset()
+    """What its configuration must name: ``key_file``, ``password_file``."""
 
     @property
     def meter(self) -> str:
         """How it calls itself; empty if it does not, or if it is encrypted."""
         telegrams = self.candidate.heard.telegrams
-        return telegrams[-1].meter if telegrams else ""
+        return telegrams[-1].meter if telegrams else self.name
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether nothing of it can be read without its key."""
+        return not self.candidate.heard.telegrams
 
 
 @dataclass(slots=True)
 class Detection:
-    """What came of it all."""
+    """What came of it all, at one place."""
 
+    source: Source
     attempts: list[Attempt] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -84,153 +97,230 @@ class Detection:
 
 
 class Detector:
-    """Looks at one place."""
+    """Looks at one place; ``result`` grows while it does."""
 
-    def __init__(
-        self,
-        source: Source,
-        families: Sequence[Family],
-        *,
-        keys: Keys = NO_KEYS,
-        listen_s: float = LISTEN_S,
-        say: Say,
-    ) -> None:
-        """``families`` are those that may be there; ``say`` is told of each step as it begins."""
+    def __init__(self, source: Source, known: Known, *, say: Say) -> None:
         self._source = source
-        self._families = families
-        self._keys = keys
-        self._listen_s = listen_s
         self._say = say
+        self._known = known
         self._where = describe(source)
-        self.result = Detection()
+        self._can_set = isinstance(source, SerialSource | Rfc2217Source)
+        self._failures = 0
+        self._was_open = False
+        self.result = Detection(source)
 
-    async def listen(self) -> bool:
-        """Listen at each line setting; return whether a meter was found.
+    async def run(self, steps: Iterable[Step]) -> bool:
+        """Take step after step; return whether a meter was found. May be cancelled at any time.
 
         Raises:
-            TransientError: the place cannot be opened.
+            TransientError: the place cannot be opened; says who holds it, as far as that can be seen.
         """
-        can_set = isinstance(self._source, SerialSource | Rfc2217Source)
-        unknown: list[tuple[Line, list[bytes]]] = []
-        problems: list[TransientError] = []
-        lines = LINES if can_set else LINES[:1]
-        for line in lines:
-            at = f" at {_named(line)}" if can_set else ""
-            self._say(f"{self._where}: listening{at} for {self._listen_s:g} s")
+        waiting = deque(steps)
+        while waiting:
+            step = waiting.popleft()
             try:
-                async with open_link(self._source, line) as link:
-                    chunks = await self._hear(link)
-            except TransientError as error:  # some ports have no 7E1
-                problems.append(error)
-                self.result.attempts.append(Attempt(f"listened{at}", str(error)))
+                verdict = await self._take(step)
+            except TransientError as error:
+                self._note(step, str(error))
+                self._failures += 1
+                is_gone = self._failures == _MOST_FAILURES or not (self._can_set or self._was_open)
+                if is_gone or not waiting:
+                    raise self._unusable(error) from error
                 continue
-            if self._take(chunks, line, f"listened{at}"):
+            self._failures, self._was_open = 0, True
+            if verdict.meters:
+                self.result.findings = list(verdict.findings)
                 return True
-            if chunks:
-                unknown.append((line, chunks))
-        if len(problems) == len(lines):
-            raise problems[0]
-        if unknown:
-            line, chunks = max(unknown, key=lambda heard: sum(map(len, heard[1])))
-            decoder = self._decoder(self._families[0])
-            self.result.findings += diagnose(hear(chunks, decoder), "", line, self._plain_decoder)
+            self.result.findings += [each for each in verdict.findings if each not in self.result.findings]
+            waiting.extendleft(reversed(verdict.then))
+            if isinstance(step, Listening) and verdict.outcome == _ONLY_RECEIVER:
+                waiting.extendleft(other_mode(step))
         return False
 
-    async def ask(self, questions: Iterable[Question]) -> bool:
-        """Ask in each of these ways; return whether a meter answered.
+    async def _take(self, step: Step) -> Verdict:
+        if isinstance(step, Question) and step.sets_line and not self._can_set:
+            self._note(
+                step, "not possible here: the line behind a gateway cannot be set over plain TCP; use rfc2217://"
+            )
+            return Verdict()
+        doing = "listening" if isinstance(step, Listening) else "asking"
+        self._say(f"{self._where}: {doing} {step.what}", step.limit_s)
+        return await (self._listen(step) if isinstance(step, Listening) else self._ask(step))
+
+    async def _listen(self, step: Listening) -> Verdict:
+        source = self._heard_by(step)
+        async with open_link(source, step.line) as link:
+            judge = Judge(self._known, is_messages=link.message_bounded, is_shared=_is_shared(source))
+            chunks = await _Ear(link, judge, step, lambda text: self._say(f"{self._where}: {text}", WHOLE_S)).hear()
+        size = f"{sum(map(len, chunks))} bytes"
+        if not chunks:
+            self._note(step, "nothing came")
+            return Verdict()
+        verdict = judge.take(chunks, step.line)
+        if not verdict.meters and step.receiver:
+            verdict = Verdict(outcome=_ONLY_RECEIVER)
+        self._add(verdict.meters, source, step.line)
+        self._note(step, f"{size}, {verdict.outcome}")
+        return verdict
+
+    async def _ask(self, question: Question) -> Verdict:
+        found: list[Telegram | CodecError] = []
+        master = question.make_master()
+        async with open_link(self._source, question.line) as link:
+            counted = _Counted(link)
+            asked = AskedLink(counted, question.line, where=self._where, monotonic=time.monotonic)
+            problem: MeterwayError | None
+            try:
+                problem = await asked.converse(master, question.line, found, limit_s=question.limit_s)
+            except MeterwayError as error:
+                problem = error
+        said = Conversation(master, found, problem, counted.heard_bytes)
+        verdict = question.judge(said)
+        self._add(verdict.meters, self._source, question.line)
+        self._note(question, verdict.outcome or _outcome(said, verdict))
+        return verdict
+
+    def _heard_by(self, step: Listening) -> Source:
+        if step.receiver is None or not isinstance(self._source, SerialSource | Rfc2217Source):
+            return self._source
+        return msgspec.structs.replace(self._source, receiver=step.receiver, radio_mode=step.radio_mode)
+
+    def _add(self, meters: Iterable[Answered], source: Source, line: Line) -> None:
+        for meter in meters:
+            best = meter.fitting[0]
+            others = tuple(each.family.name for each in meter.fitting[1:] if each.rank == best.rank)
+            self.result.found.append(Found(source, best, line, meter.address, others, meter.name, meter.needs))
+
+    def _note(self, step: Step, outcome: str) -> None:
+        did = "listened" if isinstance(step, Listening) else "asked"
+        self.result.attempts.append(Attempt(f"{did} {step.what}", outcome))
+
+    def _unusable(self, error: TransientError) -> TransientError:
+        names = holders(self._source.port) if isinstance(self._source, SerialSource) else []
+        if not names:
+            return error
+        return TransientError(f"{self._where} is held by {', '.join(names)}; stop it, then try again ({error})")
+
+
+_ONLY_RECEIVER: Final = "a receiver answers, and no radio meter was heard"
+
+
+class _Ear:
+    """Listens at one setting of the line."""
+
+    def __init__(self, link: Link, judge: Judge, step: Listening, say: Callable[[str], None]) -> None:
+        self._link = link
+        self._judge = judge
+        self._step = step
+        self._say = say
+        self._chunks: list[bytes] = []
+        self._heard = bytearray()
+        self._next_look = 0
+        self._is_radio = False
+        self._decoder: Decoder | None = None
+        self._begin = time.monotonic()
+        self._end = self._begin + step.first_s
+        self._last = self._begin + step.limit_s
+
+    async def hear(self) -> list[bytes]:
+        """Return what comes until a telegram is whole, the time is over, or it is too much.
 
         Raises:
-            TransientError: the place cannot be opened.
+            TransientError: the link broke before anything came.
         """
-        for question in questions:
-            self._say(f"{self._where}: {question.doing}, at most {question.limit_s:g} s")
-            found: list[Telegram | CodecError] = []
-            async with open_link(self._source, question.line) as link:
-                asked = AskedLink(link, question.line, where=self._where, monotonic=time.monotonic)
-                master = question.make_master()
-                problem = await asked.converse(master, question.line, found, limit_s=question.limit_s)
-            meters = question.meters(master, [item for item in found if isinstance(item, Telegram)])
-            for address, telegrams in meters.items():
-                fitting = ranked(candidate_of(family, telegrams) for family in question.families)
-                self._add(fitting, question.line, address)
-            self.result.attempts.append(Attempt(question.done, _outcome(len(meters), found, problem)))
-            if meters:
-                return True
-        return False
-
-    async def _hear(self, link: Link) -> list[bytes]:
-        """Return what comes, until a telegram is whole or the time is over."""
-        chunks: list[bytes] = []
-        heard = b""
-        decoder: Decoder | None = None
-        end = time.monotonic() + self._listen_s
         try:
-            while len(heard) < LIMIT_BYTES:
-                async with asyncio.timeout(max(0.0, end - time.monotonic())):
-                    data = await link.read()
+            while len(self._heard) < LIMIT_BYTES:
+                async with asyncio.timeout(max(0.0, min(self._end, self._last) - time.monotonic())):
+                    data = await self._link.read()
                 if not data:
                     break
-                chunks.append(data)
-                heard += data
-                if decoder is None and (known := recognise(heard)):
-                    self._say(f"{self._where}: {known.sign}; waiting for the whole telegram")
-                    end = time.monotonic() + WHOLE_S
-                    decoder = self._plain_decoder(known.protocol)
-                    data = heard
-                if decoder is not None and any(_is_whole(item) for item in decoder.feed(data, time.monotonic())):
-                    end = min(end, time.monotonic() + self._listen_s)
-                    decoder = None if link.message_bounded else decoder
+                self._take(data)
         except TimeoutError:
             pass
         except TransientError:  # closed by the other side: what came before counts
-            if not chunks:
+            if not self._chunks and self._step.receiver is None and self._link.message_bounded:
                 raise
-        return chunks
+        return self._chunks if self._said() else []
 
-    def _take(self, chunks: list[bytes], line: Line, what: str) -> bool:
-        size = f"{sum(map(len, chunks))} bytes" if chunks else "nothing came"
-        fitting = candidates(chunks, self._families, self._decoder) if chunks else []
-        best = fitting[0] if fitting else None
-        if best is None or not (best.heard.telegrams or best.locked):
-            self.result.attempts.append(Attempt(what, f"{size}, no telegram" if chunks else size))
-            return False
-        names = sorted({telegram.meter for telegram in best.heard.telegrams})
-        alike = [each.family for each in fitting if each.family.protocol == best.family.protocol]
-        if len(names) > 1:
-            for name in names:
-                own = [telegram for telegram in best.heard.telegrams if telegram.meter == name]
-                self._add(ranked(candidate_of(family, own) for family in alike), line, name)
+    def _take(self, data: bytes) -> None:
+        is_first = not self._chunks
+        self._chunks.append(data)
+        self._heard += data
+        if self._link.message_bounded:
+            self._end = time.monotonic() + self._step.listen_s if is_first else self._end
+        elif self._step.receiver is not None:
+            self._end = self._begin + self._step.listen_s if self._said() else self._end
         else:
-            self._add(fitting, line)
-        count = f"{len(best.heard.telegrams)} telegrams"
-        self.result.attempts.append(Attempt(what, f"{size}, {count} of {best.family.protocol}"))
-        self.result.findings += diagnose(best.heard, best.family.protocol, line, self._plain_decoder)
-        return True
+            self._watch(data)
 
-    def _add(self, fitting: Sequence[Candidate], line: Line, address: str = "") -> None:
-        best = fitting[0]
-        others = tuple(each.family.name for each in fitting[1:] if each.rank == best.rank)
-        self.result.found.append(Found(best, line, address, others))
+    def _said(self) -> bool:
+        """Return whether more came than the echo of what a receiver is told."""
+        if self._step.receiver is None:
+            return bool(self._heard)
+        return bool(self._heard.replace(start_bytes(self._step.receiver, self._step.radio_mode), b""))
 
-    def _decoder(self, family: Family) -> Decoder:
-        return make_decoder(MeterSetup(family=family, zone=find_zone(family.timezone), keys=self._keys))
-
-    def _plain_decoder(self, protocol: str) -> Decoder:
-        return make_decoder(MeterSetup.unknown(protocol, find_zone("UTC"), keys=self._keys))
-
-
-def _is_whole(item: Telegram | CodecError) -> bool:
-    return isinstance(item, Telegram) or item.reason in ("encrypted", "bad-key")
-
-
-def _outcome(meters: int, found: Sequence[Telegram | CodecError], problem: MeterwayError | None) -> str:
-    if meters:
-        return f"{meters} meter{'s' * (meters > 1)} answered"
-    if isinstance(problem, SetupError):
-        return f"not possible here: {problem}"
-    damaged = sum(isinstance(item, CodecError) for item in found)
-    return f"no answer that could be read{f', {damaged} damaged' if damaged else ''}: {problem}"
+    def _watch(self, data: bytes) -> None:
+        """Look whether a telegram has begun, and whether it is whole."""
+        now = time.monotonic()
+        if self._decoder is None:
+            if len(self._heard) < self._next_look:
+                return
+            self._next_look = len(self._heard) + max(_LOOK_BYTES, len(self._heard) // 8)
+            known = self._judge.recognise(bytes(self._heard))
+            if known is None:
+                return
+            self._say(f"{known.sign}; waiting for the whole telegram")
+            self._is_radio = known.protocol == RADIO
+            self._end = now + (RADIO_S if self._is_radio else WHOLE_S)
+            self._last = max(self._last, self._end)
+            self._decoder = self._judge.decoder(known.protocol)
+            data = bytes(self._heard)
+        if any(is_whole(item) for item in self._decoder.feed(data, now)) and not self._is_radio:
+            self._end = min(self._end, now + self._step.listen_s)
 
 
-def _named(line: Line) -> str:
-    return f"{line.baud} {line.data_bits}{line.parity}{line.stop_bits}"
+class _Counted:
+    """A link that counts what comes beside the echo of what was sent."""
+
+    def __init__(self, link: Link) -> None:
+        self.message_bounded = link.message_bounded
+        self.set_line = link.set_line
+        self._link = link
+        self._sent = self._heard = 0
+        self._first_sent = self._first_heard = b""
+
+    @property
+    def heard_bytes(self) -> int:
+        """How many bytes came; an optical head gives back all that is sent."""
+        is_echo = bool(self._first_heard) and self._first_sent.startswith(self._first_heard)
+        return max(0, self._heard - self._sent) if is_echo else self._heard
+
+    async def read(self) -> bytes:
+        """See ``Link``."""
+        data = await self._link.read()
+        self._heard += len(data)
+        self._first_heard = (self._first_heard + data)[:_ECHO_BYTES]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """See ``Link``."""
+        self._sent += len(data)
+        self._first_sent = (self._first_sent + data)[:_ECHO_BYTES]
+        await self._link.write(data)
+
+
+def _outcome(said: Conversation, verdict: Verdict) -> str:
+    if verdict.meters:
+        return f"{len(verdict.meters)} meter{'s' * (len(verdict.meters) > 1)} answered"
+    if isinstance(said.problem, SetupError) and said.heard_bytes:
+        return str(said.problem)
+    if isinstance(said.problem, SetupError):
+        return f"not possible here: {said.problem}"
+    if not said.heard_bytes:
+        return "nobody answers"
+    return f"{said.heard_bytes} bytes came that are no answer"
+
+
+def _is_shared(source: Source) -> bool:
+    """Return whether a topic may carry what several devices say."""
+    return isinstance(source, MqttSource) and bool({"+", "#"} & set(source.topic.split("/")))

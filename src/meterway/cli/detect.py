@@ -4,30 +4,33 @@ import asyncio
 import platform
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
 
-from meterway.cli.output import json_option, plain, print_json, quietly
-from meterway.core.errors import BadDataError, SetupError
+from meterway.cli.output import fail, json_option, print_json, quietly
+from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.core.zones import find_zone
 
 if TYPE_CHECKING:
     from meterway.adapter.config import AdapterConfig, Source
     from meterway.adapter.detect import Detection, Found
-    from meterway.core.reading import MeterReading
+    from meterway.adapter.detect_plan import Step
+    from meterway.adapter.detect_questions import Known
+    from meterway.bus.bus import BrokerConfig
 
-_PORTS = ("serial/by-id/*", "ttyUSB*", "ttyACM*", "ttyAMA*", "serial[0-9]")
-"""Below /dev; the first pattern that finds something is taken."""
-_LIMIT_SAID_METERS = 32
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_INTERRUPTED = 130
 
 
 @click.command(short_help="Find out which meter is plugged in, and write its configuration.")
-@click.argument("place", metavar="[PORT]", required=False)
+@click.argument("places", metavar="[PLACE]...", nargs=-1)
 @click.option(
     "--write",
     "target",
@@ -36,68 +39,96 @@ _LIMIT_SAID_METERS = 32
 )
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=_FILE,
     help="A file with the meter's key as 32 hexadecimal digits; on a second line the authentication key, if known.",
+)
+@click.option(
+    "--password-file", type=_FILE, help="A file with the password: of --username, else the one that the meter wants."
+)
+@click.option("--username", help="To log in with at a place of HTTP or MQTT.")
+@click.option("--token-file", type=_FILE, help="A file with the token that a place of HTTP wants.")
+@click.option(
+    "--broker", metavar="URL", help="The broker to propose for the readings.  [default: mqtt://127.0.0.1:1883]"
 )
 @click.option(
     "--listen",
     "listen_s",
-    type=click.FloatRange(1, 600),
+    type=click.FloatRange(0.1, 600),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
     help="How long to listen at each line setting; 12 for a meter that sends every 10 s.",
 )
+@click.option(
+    "--limit",
+    "limit_s",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Stop after so long, whatever happens.  [default: the sum of what each step may take]",
+)
 @click.option("--ask/--no-ask", default=True, show_default=True, help="Also ask, where nothing is heard.")
-@click.option("--list", "list_only", is_flag=True, help="Only list the ports, and leave.")
+@click.option("--list", "list_only", is_flag=True, help="Only list the serial ports, and leave.")
 @json_option
 def detect(
-    place: str | None,
+    places: tuple[str, ...],
     *,
     target: Path | None,
     key_file: Path | None,
+    password_file: Path | None,
+    username: str | None,
+    token_file: Path | None,
+    broker: str | None,
     listen_s: float,
+    limit_s: float | None,
     ask: bool,
     list_only: bool,
     as_json: bool,
 ) -> None:
     """Find out which meter is plugged in, and propose the configuration that reads it.
 
-    PORT is a serial port, HOST:PORT of a gateway, or rfc2217://HOST:PORT; left out: the serial port that is plugged
-    in. First it listens, at 9600 8N1, 9600 7E1, 115200 8N1 and 2400 8E1; where nothing is heard it asks. What it does
-    it says on standard error; what it found on standard output. Nothing at the meter is changed. Exit code 1 if no
-    meter was found.
+    PLACE is a serial port, HOST:PORT of a gateway or a meter in the network, rfc2217://HOST:PORT, http://HOST/PATH, or
+    mqtt://BROKER/TOPIC; left out: all serial ports that are plugged in, one after the other.
+
+    First it listens: at 9600 8N1, 9600 7E1, 115200 8N1 and 2400 8E1. Where nothing is heard, it asks: IEC 62056-21,
+    M-Bus, Modbus, DLMS; and it tells receivers of wireless M-Bus to listen. A port at which nobody answers takes two
+    minutes; Ctrl-C ends it at any time, and says what was tried. Nothing at the meter is changed.
+
+    What it does it says on standard error, what it found on standard output. Exit code 1 if no meter was found.
 
     \b
     Examples:
       meterway detect
       meterway detect /dev/ttyUSB0 --write adapter.toml
       meterway detect 192.168.1.20:2001 --key-file my-meter.key --listen 12
+      meterway detect http://192.168.1.30/
+      meterway detect 'mqtt://127.0.0.1/tele/+/SENSOR' --listen 320
     """
-    ports = [str(port) for port in _ports()]
+    from meterway.adapter.detect_place import sources
+    from meterway.adapter.detect_ports import serial_ports
+    from meterway.bus.bus import BrokerConfig
+    from meterway.bus.mqtt import broker_address
+
+    ports = [str(port) for port in serial_ports()]
     if list_only:
         _list(ports, as_json=as_json)
         return
-    source = _source(place or _only(ports))
     if target is not None and target.exists():
         raise SetupError(f"{target} exists already; name a new file, then move its [[meters]] tables over")
+    proposed = BrokerConfig() if broker is None else BrokerConfig(url=broker)
+    broker_address(proposed)
+    named = places or tuple(ports) or _no_port()
+    known = _known(key_file, password_file if username is None else None)
+    looking = _Looking(
+        [sources(place, username=username, password_file=password_file, token_file=token_file) for place in named],
+        known,
+        listen_s=listen_s,
+        ask=ask,
+        limit_s=limit_s,
+    )
     with quietly():
-        detection = asyncio.run(_detect(source, key_file, listen_s, ask=ask))
-    config = _propose(source, detection, key_file)
-    if as_json:
-        print_json(_as_json(detection, config))
-    else:
-        _show(detection, config)
-    if config is not None and target is not None:
-        _write(target, config)
-    sys.exit(0 if detection.found else 1)
-
-
-def _ports() -> Iterator[Path]:
-    for pattern in _PORTS:
-        if found := sorted(Path("/dev").glob(pattern)):
-            yield from found
-            return
+        looking.run()
+    files = _Files(target, key_file, password_file, proposed)
+    _report(looking, files, as_json=as_json)
 
 
 def _list(ports: list[str], *, as_json: bool) -> None:
@@ -110,58 +141,25 @@ def _list(ports: list[str], *, as_json: bool) -> None:
         click.echo("no serial port is plugged in", err=True)
 
 
-def _only(ports: list[str]) -> str:
-    if len(ports) == 1:
-        return ports[0]
-    if not ports:
-        raise SetupError(
-            "no serial port is plugged in; plug the reading head in, or name a port: meterway detect /dev/ttyUSB0, or "
-            "HOST:PORT of a gateway"
-        )
-    raise SetupError(f"there are several serial ports; name one of {', '.join(ports)}")
+def _no_port() -> tuple[str, ...]:
+    raise SetupError(
+        "no serial port is plugged in; plug the reading head in, or name a place: meterway detect /dev/ttyUSB0, "
+        "HOST:PORT of a gateway, http://HOST/PATH or mqtt://BROKER/TOPIC"
+    )
 
 
-def _source(place: str) -> "Source":
-    from meterway.adapter.config import Rfc2217Source, SerialSource, TcpSource
-
-    if place.startswith("/"):
-        return SerialSource(port=_lasting(Path(place)))
-    parts = urlsplit(place if "://" in place else f"tcp://{place}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port or parts.scheme not in ("tcp", "rfc2217") or parts.path:
-        raise SetupError(f"{place!r} is no place to look at; name /dev/ttyUSB0, HOST:PORT or rfc2217://HOST:PORT")
-    return TcpSource(host=host, port=port) if parts.scheme == "tcp" else Rfc2217Source(host=host, port=port)
-
-
-def _lasting(port: Path) -> Path:
-    """Return the name of the port that stays when cables are plugged in another order."""
-    for name in sorted(Path("/dev/serial/by-id").glob("*")):
-        if name.resolve() == port.resolve():
-            return name
-    return port
-
-
-async def _detect(source: "Source", key_file: Path | None, listen_s: float, *, ask: bool) -> "Detection":
-    from meterway.adapter.detect import Detector
-    from meterway.adapter.detect_questions import questions
+def _known(key_file: Path | None, password_file: Path | None) -> "Known":
+    from meterway.adapter.detect_questions import Known
     from meterway.meter.family import family_names
-    from meterway.meter.keys import load_keys
+    from meterway.meter.keys import load_keys, load_password
     from meterway.plugins import family_folders, find_family
 
-    families = [find_family(name) for name in family_names(family_folders())]
-    detector = Detector(
-        source,
-        [family for family in families if not family.is_asked and family.json is None],
+    return Known(
+        families=[find_family(name) for name in family_names(family_folders())],
+        zone=_local_zone(),
         keys=load_keys(key_file),
-        listen_s=listen_s,
-        say=lambda step: click.echo(f"  {step} ...", err=True),
+        password=load_password(password_file),
     )
-    if not await detector.listen() and ask:
-        await detector.ask(questions(families, _local_zone()))
-    return detector.result
 
 
 def _local_zone() -> ZoneInfo:
@@ -173,99 +171,156 @@ def _local_zone() -> ZoneInfo:
         return find_zone("UTC")
 
 
-def _propose(source: "Source", detection: "Detection", key_file: Path | None) -> "AdapterConfig | None":
+class _Looking:
+    """Looks at place after place; ``detections`` grows meanwhile, and stays when it is broken off."""
+
+    def __init__(
+        self,
+        places: "Sequence[Sequence[Source]]",
+        known: "Known",
+        *,
+        listen_s: float,
+        ask: bool,
+        limit_s: float | None,
+    ) -> None:
+        from meterway.adapter.detect_plan import limit_s as longest_s
+        from meterway.adapter.detect_plan import plan
+
+        self._places: list[list[tuple[Source, list[Step]]]] = [
+            [(source, plan(source, known, listen_s=listen_s, ask=ask)) for source in place] for place in places
+        ]
+        self._known = known
+        every = [steps for place in self._places for _, steps in place]
+        self._limit_s = limit_s or sum(map(longest_s, every)) + _SLACK_S * len(every)
+        self.detections: list[Detection] = []
+        self.ended = "done"
+        """``done``, ``limit`` or ``interrupted``."""
+
+    def run(self) -> None:
+        """Look; Ctrl-C and the limit break it off."""
+        try:
+            asyncio.run(self._all())
+        except TimeoutError:
+            self.ended = "limit"
+            click.echo(f"  broken off after {self._limit_s:g} s, as --limit says", err=True)
+        except KeyboardInterrupt:
+            self.ended = "interrupted"
+            click.echo("  interrupted", err=True)
+
+    async def _all(self) -> None:
+        async with asyncio.timeout(self._limit_s), _progress(self._limit_s) as progress:
+            for place in self._places:
+                for source, steps in place:
+                    if await self._one(source, steps, progress):
+                        break
+
+    async def _one(self, source: "Source", steps: "Sequence[Step]", progress: "_Progress") -> bool:
+        from meterway.adapter.detect import Detector
+        from meterway.meter.diagnose import Finding
+
+        detector = Detector(source, self._known, say=progress.say)
+        self.detections.append(detector.result)
+        try:
+            return await detector.run(steps)
+        except TransientError as error:
+            fix = "mend that, then try again; `meterway doctor` lists the ports and who may open them"
+            detector.result.findings.append(Finding("cannot-open", str(error), fix))
+            return False
+
+
+_SLACK_S = 30.0
+"""For opening and closing a place many times, and for the processor."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Says on standard error what is done, how long all has taken, and how long it may still take."""
+
+    limit_s: float
+    begin: float = field(default_factory=time.monotonic)
+    line: str = ""
+
+    def say(self, what: str, step_limit_s: float) -> None:
+        if self.line and sys.stderr.isatty():
+            click.echo(err=True)
+        self.line = f"{what} (at most {_clock(step_limit_s)})"
+        self.show()
+
+    def show(self) -> None:
+        """Write the line; on a terminal it is written anew every second."""
+        passed_s = time.monotonic() - self.begin
+        text = f"  {_clock(passed_s)}, at most {_clock(self.limit_s - passed_s)} left: {self.line}"
+        click.echo(f"\r{text}" if sys.stderr.isatty() else text, err=True, nl=not sys.stderr.isatty())
+
+
+@asynccontextmanager
+async def _progress(limit_s: float) -> AsyncIterator[_Progress]:
+    progress = _Progress(limit_s)
+    is_terminal = sys.stderr.isatty()
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(1)
+            if progress.line:
+                progress.show()
+
+    ticking = asyncio.create_task(tick()) if is_terminal else None
+    try:
+        yield progress
+    finally:
+        if ticking is not None:
+            ticking.cancel()
+            click.echo(err=True)
+
+
+def _clock(seconds_s: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds_s)), 60)
+    return f"{minutes}:{seconds:02}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What the configuration is written to, and names."""
+
+    target: Path | None
+    key: Path | None
+    password: Path | None
+    broker: "BrokerConfig"
+
+
+def _report(looking: _Looking, files: _Files, *, as_json: bool) -> None:
+    from meterway.cli.detect_show import as_table, show
+
+    found = [each for detection in looking.detections for each in detection.found]
+    text = ""
+    if found:
+        from meterway.adapter.propose import written
+
+        text = written(_propose(found, files), found)
+    if as_json:
+        print_json(as_table(looking.detections, looking.ended, text))
+    else:
+        show(looking.detections, text, is_written=files.target is not None)
+    if text and files.target is not None:
+        _write(files.target, text)
+    if looking.ended == "interrupted":
+        sys.exit(_INTERRUPTED)
+    sys.exit(0 if found else 1)
+
+
+def _propose(found: "Sequence[Found]", files: _Files) -> "AdapterConfig":
     from meterway.adapter.propose import propose
 
-    if not detection.found:
-        return None
     name = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "home"
-    return propose(source, detection.found, adapter_id=f"adapter-{name}", key_file=key_file)
+    return propose(
+        found, adapter_id=f"adapter-{name}", broker=files.broker, key_file=files.key, password_file=files.password
+    )
 
 
-def _write(target: Path, config: "AdapterConfig") -> None:
-    from meterway.core.config import dump_config
-
+def _write(target: Path, text: str) -> None:
     try:
         with target.open("x") as file:
-            file.write(dump_config(config))
+            file.write(text)
     except OSError as error:
-        raise SetupError(f"{target} cannot be written: {error.strerror}") from error
+        fail(f"{target} cannot be written: {error.strerror}", code=2)
     click.echo(f"written to {target}; next: meterway adapter --config {target}", err=True)
-
-
-def _as_json(detection: "Detection", config: "AdapterConfig | None") -> dict[str, Any]:
-    from meterway.core.config import dump_config
-
-    return {
-        "found": [
-            {
-                "protocol": found.candidate.family.protocol,
-                "family": found.candidate.family.name,
-                "title": found.candidate.family.title,
-                "otherFamilies": found.others,
-                "meter": found.meter,
-                "address": found.address,
-                "line": found.line,
-                "values": [
-                    {
-                        "propertyId": value.property_id,
-                        "value": value.text_value if value.numerical_value is None else value.numerical_value,
-                        "unit": value.unit,
-                    }
-                    for reading in found.candidate.readings
-                    for value in reading.property_values
-                ],
-                "unmapped": found.candidate.unmapped,
-            }
-            for found in detection.found
-        ],
-        "attempts": [{"what": attempt.what, "outcome": attempt.outcome} for attempt in detection.attempts],
-        "findings": [{"code": each.code, "detail": each.detail, "fix": each.fix} for each in detection.findings],
-        "config": None if config is None else dump_config(config),
-    }
-
-
-def _show(detection: "Detection", config: "AdapterConfig | None") -> None:
-    from meterway.core.config import dump_config
-
-    for found in detection.found[:_LIMIT_SAID_METERS]:
-        _show_meter(found)
-    if len(detection.found) > _LIMIT_SAID_METERS:
-        click.echo(f"... and {len(detection.found) - _LIMIT_SAID_METERS} more meters")
-    if not detection.found:
-        click.echo("No meter was found. What was tried:")
-        for attempt in detection.attempts:
-            click.echo(f"  {attempt.what}: {attempt.outcome}")
-    for finding in detection.findings:
-        click.secho(f"! {finding.detail}", fg="yellow")
-        click.echo(f"  fix: {finding.fix}")
-    if config is not None:
-        click.echo("\nProposed configuration (adapter.toml):\n")
-        click.echo(dump_config(config))
-
-
-def _show_meter(found: "Found") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    family = found.candidate.family
-    console = Console(markup=False, highlight=False)  # what a meter says is no markup of ours
-    name = "".join(character if character.isprintable() else "." for character in found.meter) or "a meter"
-    console.print(f"Found {name}: {family.title}", style="bold")
-    line = found.line
-    address = f", address {found.address}" if found.address else ""
-    console.print(f"  {family.protocol} at {line.baud} {line.data_bits}{line.parity}{line.stop_bits}{address}")
-    console.print(f"  family {family.name}" + (f"; as well: {', '.join(found.others[:5])}" if found.others else ""))
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for reading in found.candidate.readings:
-        for property_id, value, unit in _rows(reading):
-            table.add_row(property_id, value, unit)
-    console.print(table)
-    if found.candidate.unmapped:
-        console.print(f"  without a property: {', '.join(found.candidate.unmapped)}")
-
-
-def _rows(reading: "MeterReading") -> Iterator[tuple[str, str, str]]:
-    for value in reading.property_values:
-        text = value.text_value if value.numerical_value is None else plain(value.numerical_value)
-        yield value.property_id, text or "", value.unit or ""
