@@ -145,6 +145,11 @@ def town(  # noqa: PLR0917 - click passes them by name
         ledger=ledger,
     )
 
+    if config_dir is not None:
+        from meterway.demo.town import private_folder
+
+        private_folder(config_dir)  # now, for the ledger may lie in it too
+
     def ready(offers: "Sequence[TownOffer]") -> None:
         if config_dir is not None:
             _configure(config_dir, run, offers, broker)

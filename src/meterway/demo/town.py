@@ -74,8 +74,7 @@ def write_config(
         SetupError: the folder cannot be written.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = folder.resolve()
+        folder = private_folder(folder)
         meters = [meter_config(offer, zone, _key_file(folder, offer, keys)) for offer in offers]
         adapters = _adapters(folder, meters, broker)
         paths = tuple(folder / f"{adapter.id}.toml" for adapter in adapters)
@@ -90,6 +89,19 @@ def write_config(
     except OSError as error:
         raise SetupError(f"the configuration cannot be written into {folder}: {error.strerror}") from error
     return paths
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder that is its owner's alone, if it is not there; return where it is.
+
+    Raises:
+        SetupError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder.resolve()
 
 
 def _adapters(folder: Path, meters: list[MeterConfig], broker: BrokerConfig) -> list[AdapterConfig]:

@@ -39,7 +39,8 @@ def test_two_hundred_households_fit_in_one_small_process(tmp_path: Path) -> None
 
 
 def test_a_town_ends_by_itself_and_leaves_its_configuration_and_ledger(tmp_path: Path) -> None:
-    folder, ledger = tmp_path / "config", tmp_path / "truth.jsonl"
+    folder = tmp_path / "config"
+    ledger = folder / "truth.jsonl"
     arguments = ("--days", "0.5", "--speed", "100000", "--start", "2026-03-28T12:00", "--fault", "leak", "--seed", "s")
     with running(
         tmp_path, "town", "meter", "town", "--config-dir", str(folder), "--ledger", str(ledger), *arguments
