@@ -88,12 +88,19 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
         assert task is not None  # noqa: S101 - a coroutine run by asyncio has a task
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(signal.SIGUSR1, _print_tasks)
         try:
             await service(ready)
         except asyncio.CancelledError:
             logging.getLogger("meterway").info("%s: stopped", name)
 
     uvloop.run(main())
+
+
+def _print_tasks() -> None:
+    """Print on stderr where each task waits: `kill -USR1 PID` when something seems to stand still."""
+    for task in sorted(asyncio.all_tasks(), key=asyncio.Task.get_name):
+        task.print_stack(file=sys.stderr)
 
 
 def spare_garbage_collection() -> None:
