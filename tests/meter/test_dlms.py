@@ -1,5 +1,6 @@
 """DLMS push: transports, block transfer, layouts, clocks, and what a hostile line sends."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -233,6 +234,41 @@ def test_positions_give_values_their_meaning() -> None:
         ("1-0:32.7.0*255", "231.1", "V"),
     ]
     assert one(notify(uint32(5)), lists=LISTS).registers[0].unit == "W"
+
+
+def test_element_that_nobody_knows_is_left_out_and_a_state_is_no_measured_number() -> None:
+    rule = PushList(positions=(("0-0:96.3.10", "", "1-0:1.7.0"),), units={"1.7": ("W", 0)})
+    registers = one(notify(enum(1), array(uint16(7)), uint32(5)), lists=(rule,)).registers
+    assert [(str(item.obis), str(item.value), item.unit) for item in registers] == [
+        ("0-0:96.3.10*255", "1", None),
+        ("1-0:1.7.0*255", "5", "W"),
+    ]
+    [error] = decode(notify(uint16(1), array(uint16(7)), uint32(5)), lists=(rule,))
+    assert isinstance(error, CodecError)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ((231, 228, 3), ("231", "228", "3")),
+        ((2311, 2283, 30), ("231.1", "228.3", "3.0")),
+        ((23112, 22834, 300), ("231.12", "228.34", "3.00")),
+        ((0, 0, 0), ("0", "0", "0")),
+    ],
+)
+def test_highest_voltage_tells_how_finely_all_of_them_are_sent(sent: Sequence[int], expected: Sequence[str]) -> None:
+    rule = PushList(units={"32.7": ("V", 0), "52.7": ("V", 0), "72.7": ("V", 0)}, mains_v=230)
+    pairs = [(Obis(1, 0, c, 7, 0), uint16(volts), None) for c, volts in zip((32, 52, 72), sent, strict=True)]
+    registers = one(notify(*flat(pairs)), lists=(rule,)).registers
+    assert [(str(item.value), item.unit) for item in registers] == [(volts, "V") for volts in expected]
+
+
+def test_voltage_that_no_mains_have_stays_as_sent() -> None:
+    rule = PushList(units={"32.7": ("V", 0)}, mains_v=230)
+    [register] = one(notify(*flat([(VOLTAGE, uint16(65_000), None)])), lists=(rule,)).registers
+    assert (str(register.value), register.unit) == ("65000", "unscaled")
+    [register] = one(notify(*flat([(VOLTAGE, uint16(2_311), (0, V))])), lists=(rule,)).registers
+    assert (str(register.value), register.unit) == ("2311", "V")
 
 
 def test_values_without_codes_are_refused_where_nothing_says_what_they_are() -> None:

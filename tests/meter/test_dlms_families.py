@@ -78,6 +78,7 @@ def test_sample_decodes_to_what_stands_beside_it(name: str) -> None:
 VERIFIED = {
     "dlms-kamstrup-denmark",
     "dlms-lg-e450-austria",
+    "dlms-lg-e450-burgenland",
     "p1-austria-encrypted",
     "p1-lithuania-encrypted",
     "p1-luxembourg-encrypted",

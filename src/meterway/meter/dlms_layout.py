@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from decimal import Context, Decimal
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeGuard
+from typing import Annotated, Final, NamedTuple, TypeGuard
 
 import msgspec
+from msgspec.structs import replace
 
 from meterway.core.config import Table
 from meterway.core.obis import Obis
@@ -48,6 +49,7 @@ _DESCRIPTOR: Final = (4, 5, 6)
 _NO_UNIT: Final = (0, 255)
 _COUNTS: Final = frozenset({0, 96, 97, 98, 99})
 """Groups C of numbers that measure nothing: states, counters of events."""
+_FINEST_VOLT_DIGITS: Final = 2
 
 _VALUE: Final = 2
 _SCALER_UNIT: Final = 3
@@ -67,13 +69,17 @@ class PushList(Table, frozen=True):
     text: str = ""
     """A text of the list (its name, the meter's number) begins so, by which these lists are told from others'."""
     positions: tuple[tuple[str, ...], ...] = ()
-    """OBIS codes of the elements, in order, of each list that has no codes: lists are told apart by their length."""
+    """OBIS codes of the elements, in order, of each list that has no codes: lists are told apart by their length and by
+    the kinds of their elements. An empty code: nobody knows what the element is, and it is left out."""
     units: dict[str, tuple[str, int]] = msgspec.field(default_factory=dict)
     """Unit and scaler of what comes without, by the code's groups C and D: ``"31.7" = ["A", -2]``."""
+    mains_v: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    """The mains' voltage, where some of the family's meters send volts and others tenths or hundredths of them: the
+    highest voltage of a push tells which, for the meter lives on it. 0: all send what ``units`` says."""
 
     def __post_init__(self) -> None:
         for codes in self.positions:
-            for code in codes:
+            for code in filter(None, codes):
                 Obis.parse(code)
         for groups, (unit, _) in self.units.items():
             if groups.count(".") != 1 or find_unit(unit) is None:
@@ -101,12 +107,13 @@ def read_layout(body: Sequence[Element], count: int, lists: Sequence[PushList], 
         rule, codes = positions
         found.rule = rule
         for code, element in zip(codes, body, strict=False):
-            found.add(Obis.parse(code), element)
+            if code:
+                found.add(Obis.parse(code), element)
     elif body and _is_object_list(body[0]):
         _described(body, found)
     else:
         _flat(body, found)
-    return Data(tuple(found.registers), found.time)
+    return found.data()
 
 
 def read_attributes(pairs: Sequence[tuple[bytes, Element]], lists: Sequence[PushList], zone: tzinfo) -> Data:
@@ -115,7 +122,7 @@ def read_attributes(pairs: Sequence[tuple[bytes, Element]], lists: Sequence[Push
     for descriptor, value in pairs:
         if descriptor[-1] != 1:
             found.add(Obis.from_bytes(descriptor[2:8]), value)
-    return Data(tuple(found.registers), found.time)
+    return found.data()
 
 
 class _Found:
@@ -126,6 +133,25 @@ class _Found:
         self.registers: list[Register] = []
         self.time: datetime | None = None
         self.zone = zone
+        self._volts: list[tuple[int, Decimal]] = []
+        """Place and value of the voltages that came without a unit."""
+
+    def data(self) -> Data:
+        """Return all of it."""
+        if self._volts and self.rule and self.rule.mains_v:
+            self._resolve_volts(self.rule.mains_v)
+        return Data(tuple(self.registers), self.time)
+
+    def _resolve_volts(self, mains_v: int) -> None:
+        """Scale the voltages by what the highest can only be; beyond that they stay as sent (``UNSCALED``)."""
+        highest = max(value for _, value in self._volts)
+        digits = next((each for each in range(_FINEST_VOLT_DIGITS + 1) if highest < 2 * mains_v * 10**each), None)
+        for place, value in self._volts:
+            register = self.registers[place]
+            if digits is None:
+                self.registers[place] = replace(register, unit=UNSCALED)
+            elif digits:
+                self.registers[place] = replace(register, value=value.scaleb(-digits, _EXACT))
 
     def add(self, obis: Obis, value: Element, scaler_unit: Element = None, at: datetime | None = None) -> None:
         """Take a value; ``scaler_unit`` is a list of the two where the meter sent it."""
@@ -141,6 +167,8 @@ class _Found:
             unit, scaler = _sent(*scaler_unit)
         else:
             unit, scaler = _assumed(obis.c, obis.d, self.rule)
+            if unit == "V" and not scaler:
+                self._volts.append((len(self.registers), Decimal(value)))
         if not scaler:
             return Register(obis, Decimal(value), unit, at)
         scaled = Decimal(value).scaleb(scaler, _EXACT)
@@ -297,10 +325,12 @@ def _positions(
 
 
 def _fits(rule: PushList, code: str, value: Element) -> bool:
-    """Return whether a value can be what stands in its place: measured, it is a number; else octets or a text."""
+    """Return whether a value can be what stands in its place: measured, it is a number; else octets or a state."""
+    if not code or value in (None, b""):
+        return True
     obis = Obis.parse(code)
     measured = f"{obis.c}.{obis.d}" in rule.units
-    return value in (None, b"") or isinstance(value, int if measured else bytes | str)
+    return isinstance(value, int if measured else bytes | str | Enum)
 
 
 @lru_cache(maxsize=1024)
