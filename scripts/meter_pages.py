@@ -1,87 +1,200 @@
-"""The pages of docs/meters: one for each family of meters, made of its file, and a list of them."""
+"""The pages of docs/meters: one for each family of meters, made of its file, and a list to find it by."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from meterway.cli.drivers import TESTED, every, needs, protocol_title, serial_line
 from meterway.core.obis import Obis
 from meterway.core.properties import Medium, catalogue
 from meterway.core.reading import PhysicalMeterClass
 from meterway.meter.family import Family, family_names, load_family
-from meterway.plugins import load_driver
 
-_TESTED = {"sample": "a telegram of our own making", "captures": "captures of real meters"}
 _LONGEST_VALUE = 40
 _INTRODUCTION = """\
-{count} families of meters; a family is a file of data (`src/meterway/meter/families`). A meter that is not listed may
-speak like one that is: `meterway detect` tries all. `meterway drivers` prints this list, with the families of your own
-site and of installed packages. "Tested" says with what: captures of real meters, or only a telegram of our own making.
-"""
-_CONFIGURATION = """\
-## Configuration
+{count} families of meters. Plug it in and let `meterway detect` find yours; or find it here: by what you see at the
+meter, by country, or by maker. A meter that is not listed may speak like one that is. `meterway drivers` prints this
+list too, with the families of your own site and of installed packages; `meterway drivers kamstrup` searches it.
 
-`meterway detect` writes it; or by hand, in an adapter's TOML file:
+## By what you see
 
-```toml
-[[meters]]
-id = "..." # a UUID of your own making: uuidgen
-family = "{name}"
-{key}
-[meters.source]
-{source}
-```
+| at the meter | it is | look under |
+|---|---|---|
+| a round window with a metal ring (infrared) at the front; Germany, modern meters | an optical head that sends | \
+[SML](#sml), [IEC 62056-21](#iec62056_21) |
+| the same window; older meters, industry, heat meters | an optical head that must be asked | \
+[IEC 62056-21](#iec62056_21), [DLMS, asked](#dlms-pull) |
+| a socket RJ11 or RJ12 named P1, H1, HAN, I1 or customer interface | P1 text, or DLMS | [P1](#p1), \
+[P1, encrypted](#p1-encrypted), [DLMS](#dlms) |
+| a socket RJ45 named HAN (Norway, Sweden, Denmark) | DLMS over M-Bus | [DLMS](#dlms) |
+| two terminals M-Bus, 24 and 25 | M-Bus, asked | [M-Bus](#mbus) |
+| no port: a radio sign, `wM-Bus`, `OMS`, 868 MHz | radio telegrams | [wireless M-Bus](#wmbus) |
+| terminals A, B or RS-485; an inverter with a meter in the network | Modbus | [Modbus](#modbus) |
+| terminals S0+ and S0-, a reed contact, a flashing light | pulses | [pulses](#pulse) |
+| a device with Wi-Fi that reads or measures: Shelly, Tasmota, HomeWizard, gPlug, ... | JSON | [JSON](#json) |
+
+"Tested" says with what: captures of real meters, or only a telegram of our own making.
 """
+_COUNTRIES = (
+    "Austria",
+    "Belgium",
+    "Croatia",
+    "Czechia",
+    "Denmark",
+    "Finland",
+    "Germany",
+    "Hungary",
+    "Lithuania",
+    "Luxembourg",
+    "Netherlands",
+    "Norway",
+    "Poland",
+    "Slovenia",
+    "Sweden",
+    "Switzerland",
+)
+_MAKERS = (
+    "ABB",
+    "Aidon",
+    "Apator",
+    "Carlo Gavazzi",
+    "Diehl",
+    "Dr. Neuhaus",
+    "DZG",
+    "EasyMeter",
+    "Eastron",
+    "eBZ",
+    "Elster",
+    "EMH",
+    "EMU",
+    "Engelmann",
+    "ESPHome",
+    "Fronius",
+    "gPlug",
+    "Hager",
+    "Holley",
+    "HomeWizard",
+    "IME",
+    "Iskraemeco",
+    "Itron",
+    "Kaifa",
+    "Kamstrup",
+    "Landis+Gyr",
+    "Logarex",
+    "NZR",
+    "Pafal",
+    "Qundis",
+    "Sagemcom",
+    "Schneider",
+    "Sensus",
+    "Shelly",
+    "SHRDZM",
+    "Siemens",
+    "SMA",
+    "SolarEdge",
+    "Sontex",
+    "Tasmota",
+    "whatwatt",
+    "Zenner",
+    "ZPA",
+)
+"""Words in the families' titles by which people look for their meter."""
 
 
 def meter_pages() -> dict[str, tuple[str, str]]:
     """Title and text of each page, by its path below docs/."""
     families = sorted((load_family(name) for name in family_names()), key=lambda each: (each.protocol, each.name))
     made = {f"meters/{family.name}.md": (family.title, _page(family)) for family in families}
-    return {"meters/README.md": ("Meters", _list(families)), **made}
+    return {"meters/README.md": ("Which meter do you have?", _list(families)), **made}
 
 
 def _list(families: list[Family]) -> str:
     lines = [_INTRODUCTION.format(count=len(families))]
+    lines += ["## By country", "", *_found_by(_COUNTRIES, families), ""]
+    lines += ["## By maker", "", *_found_by(_MAKERS, families), ""]
     for protocol, found in groupby(families, key=lambda family: family.protocol):
-        lines += [f"## {load_driver(protocol).title} (`{protocol}`)", "", "| family | meters | needs | tested with |"]
-        lines.append("|---|---|---|---|")
-        for family in found:
-            link = f"[{family.name}]({family.name}.md)"
-            lines.append(f"| {link} | {family.title} | {', '.join(family.secrets)} | {_TESTED[family.tested]} |")
+        lines += [f'<a id="{protocol}"></a>', "", f"## {protocol_title(protocol)}", ""]
+        lines += ["| family | meters | needs | tested with |", "|---|---|---|---|"]
+        lines += [f"| {_link(each)} | {each.title} | {needs(each)} | {TESTED[each.tested]} |" for each in found]
         lines.append("")
     return "\n".join(lines)
 
 
+def _found_by(words: Iterable[str], families: list[Family]) -> Iterator[str]:
+    yield "| | families |"
+    yield "|---|---|"
+    for word in words:
+        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        found = [_link(family) for family in families if whole.search(family.title)]
+        if not found:
+            raise ValueError(f"no family's title names {word}")
+        yield f"| {word} | {', '.join(found)} |"
+
+
+def _link(family: Family) -> str:
+    return f"[{family.name}]({family.name}.md)"
+
+
 def _page(family: Family) -> str:
-    line = family.line
-    way = "is asked" if family.is_asked else "sends by itself"
-    about = (
-        f"Family `{family.name}`: {load_driver(family.protocol).title}. The meter {way}, every {family.interval_s:g} s;"
-        f" serial line {line.baud} baud {line.data_bits}{line.parity}{line.stop_bits}; clock of {family.timezone};"
-        f" tested with {_TESTED[family.tested]}."
+    facts = (
+        ("family", f"`{family.name}`"),
+        ("protocol", protocol_title(family.protocol)),
+        ("readings", f"{'asked' if family.is_asked else 'sent by itself'}, {every(family.interval_s)}"),
+        ("serial line", serial_line(family)),
+        ("needs", needs(family)),
+        ("clock", family.timezone),
+        ("tested with", TESTED[family.tested]),
     )
-    lines = [about, ""]
+    lines = ["[All meters](README.md)", "", "| | |", "|---|---|"]
+    lines += [f"| {title} | {text} |" for title, text in facts if text]
+    lines.append("")
     guide = family.guide
-    if guide is not None:
-        for title, text in (
-            ("What to order", guide.order),
-            ("How to connect it", guide.connect),
-            ("How to get its key or PIN", guide.unlock),
-            ("Good to know", guide.notes),
-        ):
-            if text:
-                lines += [f"## {title}", "", " ".join(text.split()), ""]
-    key = 'key_file = "/etc/meterway/meter.key"\n' if "encryption-key" in family.secrets else ""
-    lines.append(_CONFIGURATION.format(name=family.name, key=key, source=_source(family)))
+    for title, text in (
+        ("What to order", guide.order if guide else ""),
+        ("How to connect it", guide.connect if guide else ""),
+        ("How to get its key or PIN", guide.unlock if guide else ""),
+        ("Good to know", guide.notes if guide else ""),
+    ):
+        if text:
+            lines += [f"## {title}", "", " ".join(text.split()), ""]
+    lines += ["## Configuration", "", "`meterway detect` writes it; or by hand, in an adapter's TOML file:", ""]
+    lines += ["```toml", *_configuration(family), "```", ""]
     if family.sample is not None:
         lines += ["## What it offers", "", "From the telegram that tests it:", ""]
         lines += ["| OBIS | value | unit | property |", "|---|---|---|---|", *_values(family), ""]
     return "\n".join(lines)
 
 
-def _source(family: Family) -> str:
+def _configuration(family: Family) -> Iterator[str]:
+    yield "[[meters]]"
+    yield 'id = "..." # a UUID of your own making: uuidgen'
+    yield f'family = "{family.name}"'
+    if family.protocol in ("mbus", "wmbus"):
+        yield 'address = "..." # the number on the meter'
+    elif family.protocol == "modbus":
+        yield 'address = "1"'
+    elif family.json is not None and family.json.several:
+        yield 'address = "..." # what the documents name the meter'
+    if "encryption-key" in family.secrets:
+        yield 'key_file = "/etc/meterway/meter.key"'
+    if family.dlms_ask is not None and family.dlms_ask.security == "password":
+        yield 'password_file = "/etc/meterway/meter.password"'
+    yield ""
+    yield "[meters.source]"
+    yield from _source(family)
+
+
+def _source(family: Family) -> Iterator[str]:
     if family.protocol == "json":
-        return 'type = "mqtt" # or "http", "process"; see docs/config.md\ntopic = "..."'
-    return 'type = "serial" # or "tcp", "rfc2217", ...; see docs/config.md\nport = "/dev/serial/by-id/..."'
+        yield 'type = "mqtt" # or "http", "process"; see docs/config.md'
+        yield 'topic = "..."'
+    elif not serial_line(family):
+        yield 'type = "tcp"'
+        yield 'host = "192.0.2.20"'
+        yield f"port = {502 if family.protocol == 'modbus' else 4059}"
+    else:
+        yield 'type = "serial" # or "tcp", "rfc2217", ...; see docs/config.md'
+        yield 'port = "/dev/serial/by-id/..."'
 
 
 def _values(family: Family) -> Iterator[str]:

@@ -236,7 +236,7 @@ def load_family(name: str, folders: Sequence[Path] = ()) -> Family:
                 return parse_family(_read(file.read_bytes(), str(file)), name, where=str(file))
     known = family_names(folders)
     near = get_close_matches(name, known, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean `{near[0]}`?" if near else "`meterway drivers` lists those that there are"
     raise SetupError(f"there is no family of meters `{name[:80]}`; {hint}")
 
 
