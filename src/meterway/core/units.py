@@ -58,6 +58,7 @@ _TABLE: Final = (
     Unit("Ah", "electric charge"),
     Unit("mHz", "frequency", 1, 10**3),
     Unit("Hz", "frequency"),
+    Unit("kHz", "frequency", 10**3),
     Unit("deg", "angle"),
     Unit("ml", "volume", 1, 10**6),
     Unit("l", "volume", 1, 10**3),

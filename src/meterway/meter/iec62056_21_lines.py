@@ -74,7 +74,12 @@ _UNITS: Final = (
     *("Wh", "kWh", "MWh", "GWh", "W", "kW", "varh", "kvarh", "var", "kvar", "VAh", "kVAh", "VA", "kVA"),
     *("V", "A", "Hz", "m3", "m3/h", "GJ", "h", "d"),
 )
-_LOWER_UNITS: Final = {unit.lower(): unit for unit in _UNITS} | {"m": "min", "imp/kwh": "1/kWh", "imp/kvarh": "1/kvarh"}
+_LOWER_UNITS: Final = {unit.lower(): unit for unit in _UNITS} | {
+    "m": "min",
+    "secs": "s",
+    "imp/kwh": "1/kWh",
+    "imp/kvarh": "1/kvarh",
+}
 """Units in letters of the wrong case, and spellings that only mean this here."""
 
 
