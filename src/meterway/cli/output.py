@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from types import FrameType
 from typing import NoReturn
 from zoneinfo import ZoneInfo
 
@@ -100,7 +101,20 @@ def run_service(name: str, service: Service, *, as_json: bool, verbose: bool = F
 def _print_tasks() -> None:
     """Print on stderr where each task waits: `kill -USR1 PID` when something seems to stand still."""
     for task in sorted(asyncio.all_tasks(), key=asyncio.Task.get_name):
-        task.print_stack(file=sys.stderr)
+        places = " > ".join(f"{frame.f_code.co_name}:{frame.f_lineno}" for frame in _frames(task.get_coro()))
+        sys.stderr.write(f"{task.get_name()}: {places}\n")
+    sys.stderr.flush()
+
+
+def _frames(waiting: object) -> Iterator[FrameType]:
+    """Yield the frames of a coroutine and of what it awaits, from the outermost inwards."""
+    while waiting is not None:
+        kind = next((each for each in ("cr", "ag", "gi") if hasattr(waiting, f"{each}_frame")), None)
+        frame = getattr(waiting, f"{kind}_frame", None)
+        if frame is None:
+            return
+        yield frame
+        waiting = getattr(waiting, "gi_yieldfrom" if kind == "gi" else f"{kind}_await", None)
 
 
 def spare_garbage_collection() -> None:
