@@ -1,154 +1,34 @@
 """What is plugged in is found, over real ptys and sockets, or it is said what was tried."""
 
 import asyncio
-import os
 import time
-import tty
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from meterway.adapter.config import AdapterConfig, SerialSource, Source, TcpSource
-from meterway.adapter.detect import LIMIT_BYTES, Detection, Detector, Found
-from meterway.adapter.detect_plan import Listening, Step, plan
-from meterway.adapter.detect_questions import Known, Question
-from meterway.adapter.propose import propose, written
-from meterway.core.config import load_config
+from meterway.adapter.config import SerialSource
+from meterway.adapter.detect import LIMIT_BYTES, Detector
+from meterway.adapter.detect_plan import Listening
+from meterway.adapter.propose import written
 from meterway.core.errors import TransientError
-from meterway.core.zones import find_zone
-from meterway.meter.family import Family, family_names, load_family
-from meterway.meter.keys import NO_KEYS, Keys
+from meterway.meter.family import Line
+from meterway.meter.keys import Keys
 from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
+from support.detect import (
+    KNOWN,
+    asking,
+    configured,
+    detect,
+    gateway,
+    known,
+    listen,
+    listening,
+    port,
+    sample,
+    serving,
+)
 from support.iec_wire import PtyMeter
-
-FAMILIES = [load_family(name) for name in family_names()]
-BERLIN = find_zone("Europe/Berlin")
-KNOWN = Known(families=FAMILIES, zone=BERLIN)
-LISTEN_S = 0.3
-
-
-def known(keys: Keys = NO_KEYS, password: str | None = None) -> Known:
-    return Known(families=FAMILIES, zone=BERLIN, keys=keys, password=password)
-
-
-def sample(name: str) -> tuple[Family, bytes]:
-    family = load_family(name)
-    assert family.sample is not None
-    return family, family.sample.telegram
-
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[TcpSource]:
-    """A TCP server; each connection is closed when ``serve`` ends."""
-
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            with suppress(OSError):
-                await serve(reader, writer)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    server = await asyncio.start_server(each, "127.0.0.1", 0)
-    try:
-        yield TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def gateway(data: bytes) -> AsyncIterator[TcpSource]:
-    """A TCP gateway that hands out ``data`` and then is quiet."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
-        while await reader.read(1024):
-            pass
-
-    async with serving(serve) as source:
-        yield source
-
-
-@asynccontextmanager
-async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[TcpSource]:
-    """A TCP server that says what ``answer`` makes of what it hears."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(4096):
-            writer.write(answer(data))
-
-    async with serving(serve) as source:
-        yield source
-
-
-@asynccontextmanager
-async def port(telegram: bytes = b"", pause_s: float = 0.05) -> AsyncIterator[SerialSource]:
-    """A pty on whose far end a meter sends ``telegram`` over and over."""
-    far, near = os.openpty()
-    tty.setraw(near)
-    os.set_blocking(far, False)
-
-    async def send() -> None:
-        while telegram:
-            with suppress(BlockingIOError):
-                os.write(far, telegram)
-            await asyncio.sleep(pause_s)
-
-    sending = asyncio.create_task(send())
-    try:
-        yield SerialSource(port=Path(os.ttyname(near)))
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        os.close(far)
-        os.close(near)
-
-
-def steps_of(source: Source, what: Known, *words: str, listen_s: float = LISTEN_S) -> list[Step]:
-    """Return the listening steps, and the questions in which one of ``words`` stands."""
-    every = plan(source, what, listen_s=listen_s)
-    return [
-        step
-        for step in every
-        if (isinstance(step, Listening) and not step.receiver and step.first_s == listen_s)
-        or any(word in step.what for word in words)
-    ]
-
-
-def asking(source: Source, what: Known, *words: str) -> list[Step]:
-    return [step for step in steps_of(source, what, *words) if isinstance(step, Question)]
-
-
-async def detect(source: Source, steps: Iterable[Step], what: Known = KNOWN) -> Detection:
-    looking = Detector(source, what, say=lambda *_: None)
-    await looking.run(steps)
-    return looking.result
-
-
-async def listen(source: Source, what: Known = KNOWN) -> Detection:
-    return await detect(source, steps_of(source, what), what)
-
-
-def configured(found: Iterable[Found], key_file: Path | None = None) -> AdapterConfig:
-    """Return what is proposed, read again from the text that is written."""
-    found = list(found)
-    config = propose(found, adapter_id="a-1", key_file=key_file)
-    assert load_config(written(config, found), AdapterConfig, where="proposed") == config
-    return config
 
 
 @pytest.mark.parametrize(
@@ -171,7 +51,7 @@ async def test_a_meter_that_sends_is_found_at_a_port() -> None:
     said: list[str] = []
     async with port(telegram) as source:
         looking = Detector(source, KNOWN, say=lambda what, _: said.append(what))
-        assert await looking.run(steps_of(source, KNOWN))
+        assert await looking.run(listening(source))
     assert looking.result.found[0].candidate.family.protocol == "sml"
     assert "listening at 9600 8N1" in said[0]
 
@@ -190,7 +70,7 @@ async def test_an_encrypted_meter_without_its_key(tmp_path: Path) -> None:
     assert result.findings == []
     [found] = result.found
     assert found.candidate.readings
-    assert configured([found], key_file).meters[0].key_file == key_file
+    assert configured([found], key_file=key_file).meters[0].key_file == key_file
 
 
 async def test_an_encrypted_meter_with_another_meters_key() -> None:
@@ -198,7 +78,7 @@ async def test_an_encrypted_meter_with_another_meters_key() -> None:
     async with gateway(telegram * 3) as source:
         result = await listen(source, known(Keys(bytes(range(16)))))
     assert [finding.code for finding in result.findings] == ["wrong-key"]
-    assert configured(result.found, Path("key")).meters[0].key_file is None
+    assert configured(result.found, key_file=Path("key")).meters[0].key_file is None
 
 
 async def test_nothing_at_all() -> None:
@@ -228,7 +108,7 @@ async def test_a_gateway_that_hangs_up_is_asked_all_the_same() -> None:
         await asyncio.sleep(0)
 
     async with serving(hang_up) as source:
-        result = await detect(source, steps_of(source, KNOWN, "/?!"))
+        result = await detect(source, [*listening(source), *asking(source, KNOWN, "with /?!")])
     assert len(result.attempts) > 1
     assert result.found == []
 
@@ -266,7 +146,7 @@ async def test_a_drip_of_what_begins_like_a_telegram_ends() -> None:
                 await asyncio.wait_for(reader.read(1), 0.001)
 
     async with serving(drip) as source:
-        step = Listening(what="to a drip", line=FAMILIES[0].line, first_s=0.2, listen_s=0.2)
+        step = Listening(what="to a drip", line=Line(baud=9600), first_s=0.2, listen_s=0.2)
         async with asyncio.timeout(120):
             result = await detect(source, [step])
     assert result.found == []

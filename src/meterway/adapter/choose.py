@@ -21,7 +21,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GENERIC: Final = "generic"
 _NAME: Final = re.compile("[A-Za-z]{3}")
 """A maker's three letters, or a word; numbers and times say nothing of who sends them."""
-_LOCKED: Final = ("encrypted", "bad-key")
+_LOCKED: Final = frozenset(("encrypted", "bad-key"))
+_OTHER: Final = 3
 _CLASSES: Final = {
     1: PhysicalMeterClass.ELECTRICITY,
     5: PhysicalMeterClass.HEAT,
@@ -125,6 +126,9 @@ def _candidate(family: Family, heard: Heard, medium: PhysicalMeterClass | None =
         readings = tuple(mapped.reading for mapped in mapper.readings(telegram, telegram.time or _EPOCH))
     unmapped = tuple(sorted(str(obis) for obis in mapper.unmapped))
     likeness, known = _likeness(family, heard.telegrams, medium)
+    is_locked = not heard.telegrams and not _LOCKED.isdisjoint(heard.reasons)
+    if is_locked and "encryption-key" not in family.secrets:
+        likeness = _OTHER
     return Candidate(family, heard, readings, unmapped, likeness, any(map(_is_absurd, heard.telegrams)), known)
 
 
@@ -135,7 +139,7 @@ def _likeness(family: Family, telegrams: Sequence[Telegram], medium: PhysicalMet
     measured = codes.most_common(1)[0][0] if codes else medium
     is_other_class = measured is not None and measured is not family.meter_class
     if is_other_class or any(telegram.protocol != family.protocol for telegram in telegrams):
-        return 3, 0
+        return _OTHER, 0
     if family.identification is None:
         return 1, 0
     pattern = re.compile(family.identification)

@@ -11,7 +11,7 @@ memory is bounded (``LIMIT_BYTES`` a step), and so is time: each step by its own
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +23,7 @@ from meterway.adapter.converse import AskedLink
 from meterway.adapter.detect_heard import Judge, is_whole
 from meterway.adapter.detect_plan import RADIO_S, WHOLE_S, Listening, Step, other_mode
 from meterway.adapter.detect_ports import holders
-from meterway.adapter.detect_questions import Answered, Conversation, Known, Question, Verdict
+from meterway.adapter.detect_questions import Conversation, Known, Question, Verdict
 from meterway.adapter.detect_radio import PROTOCOL as RADIO
 from meterway.adapter.links import Link, describe, open_link
 from meterway.core.errors import MeterwayError, SetupError, TransientError
@@ -80,6 +80,11 @@ class Found:
         return telegrams[-1].meter if telegrams else self.name
 
     @property
+    def has_line(self) -> bool:
+        """Whether its line was set from here, so that it is known."""
+        return isinstance(self.source, SerialSource | Rfc2217Source)
+
+    @property
     def is_locked(self) -> bool:
         """Whether nothing of it can be read without its key."""
         return not self.candidate.heard.telegrams
@@ -129,9 +134,7 @@ class Detector:
                 continue
             self._failures, self._was_open = 0, True
             if verdict.meters:
-                self.result.findings = list(verdict.findings)
                 return True
-            self.result.findings += [each for each in verdict.findings if each not in self.result.findings]
             waiting.extendleft(reversed(verdict.then))
             if isinstance(step, Listening) and verdict.outcome == _ONLY_RECEIVER:
                 waiting.extendleft(other_mode(step))
@@ -151,16 +154,23 @@ class Detector:
         source = self._heard_by(step)
         async with open_link(source, step.line) as link:
             judge = Judge(self._known, is_messages=link.message_bounded, is_shared=_is_shared(source))
-            chunks = await _Ear(link, judge, step, lambda text: self._say(f"{self._where}: {text}", WHOLE_S)).hear()
-        size = f"{sum(map(len, chunks))} bytes"
+            ear = _Ear(link, judge, step, lambda text: self._say(f"{self._where}: {text}", WHOLE_S))
+            try:
+                await ear.hear()
+            except asyncio.CancelledError:
+                self._heard(step, source, judge, ear.chunks)
+                raise
+        return self._heard(step, source, judge, ear.chunks)
+
+    def _heard(self, step: Listening, source: Source, judge: Judge, chunks: Sequence[bytes]) -> Verdict:
         if not chunks:
             self._note(step, "nothing came")
             return Verdict()
-        verdict = judge.take(chunks, step.line)
+        verdict = judge.take(chunks, step.line if self._can_set else None)
         if not verdict.meters and step.receiver:
             verdict = Verdict(outcome=_ONLY_RECEIVER)
-        self._add(verdict.meters, source, step.line)
-        self._note(step, f"{size}, {verdict.outcome}")
+        self._add(verdict, source, step.line)
+        self._note(step, f"{sum(map(len, chunks))} bytes, {verdict.outcome}")
         return verdict
 
     async def _ask(self, question: Question) -> Verdict:
@@ -174,9 +184,14 @@ class Detector:
                 problem = await asked.converse(master, question.line, found, limit_s=question.limit_s)
             except MeterwayError as error:
                 problem = error
-        said = Conversation(master, found, problem, counted.heard_bytes)
+            except asyncio.CancelledError:
+                self._judge(question, Conversation(master, found, None, counted.heard_bytes))
+                raise
+        return self._judge(question, Conversation(master, found, problem, counted.heard_bytes))
+
+    def _judge(self, question: Question, said: Conversation) -> Verdict:
         verdict = question.judge(said)
-        self._add(verdict.meters, self._source, question.line)
+        self._add(verdict, self._source, question.line)
         self._note(question, verdict.outcome or _outcome(said, verdict))
         return verdict
 
@@ -185,8 +200,11 @@ class Detector:
             return self._source
         return msgspec.structs.replace(self._source, receiver=step.receiver, radio_mode=step.radio_mode)
 
-    def _add(self, meters: Iterable[Answered], source: Source, line: Line) -> None:
-        for meter in meters:
+    def _add(self, verdict: Verdict, source: Source, line: Line) -> None:
+        """Keep what a step came to; where a meter is found, what was wrong before means nothing."""
+        known = [] if verdict.meters else self.result.findings
+        self.result.findings = [*known, *(each for each in verdict.findings if each not in known)]
+        for meter in verdict.meters:
             best = meter.fitting[0]
             others = tuple(each.family.name for each in meter.fitting[1:] if each.rank == best.rank)
             self.result.found.append(Found(source, best, line, meter.address, others, meter.name, meter.needs))
@@ -222,8 +240,13 @@ class _Ear:
         self._end = self._begin + step.first_s
         self._last = self._begin + step.limit_s
 
-    async def hear(self) -> list[bytes]:
-        """Return what comes until a telegram is whole, the time is over, or it is too much.
+    @property
+    def chunks(self) -> list[bytes]:
+        """What came; nothing, if it is only the echo of what a receiver was told."""
+        return self._chunks if self._said() else []
+
+    async def hear(self) -> None:
+        """Listen until a telegram is whole, the time is over, or it is too much.
 
         Raises:
             TransientError: the link broke before anything came.
@@ -240,7 +263,6 @@ class _Ear:
         except TransientError:  # closed by the other side: what came before counts
             if not self._chunks and self._step.receiver is None and self._link.message_bounded:
                 raise
-        return self._chunks if self._said() else []
 
     def _take(self, data: bytes) -> None:
         is_first = not self._chunks

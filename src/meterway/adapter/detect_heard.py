@@ -26,6 +26,10 @@ _WINDOW_BYTES: Final = 4096
 _ANY: Final = "sml"
 """Any protocol does to say that bytes are of none."""
 _QUOTED_BYTES: Final = 40
+_GATEWAY: Final = (
+    "set the gateway's serial line to what the meter wants (9600 8N1 for most optical heads, 115200 8N1 for P1), or "
+    "let it speak RFC 2217 and name it rfc2217://HOST:PORT: then all settings are tried"
+)
 _PATH: Final = (
     "look in the device's manual for the path or topic of its readings; `meterway drivers --protocol json` lists what "
     "is understood, and a family of your own is a file"
@@ -52,8 +56,8 @@ class Judge:
         """Return a decoder for a meter of which only the protocol is known."""
         return self._plain(protocol, self._known.keys)
 
-    def take(self, chunks: Sequence[bytes], line: Line) -> Verdict:
-        """Return the meters that are heard in ``chunks``, which came at ``line``."""
+    def take(self, chunks: Sequence[bytes], line: Line | None) -> Verdict:
+        """Return the meters that are heard in ``chunks``; ``line`` is how it was set, None where nobody knows."""
         fitting = candidates(chunks, self._families(chunks), self._of_family, line)
         best = fitting[0] if fitting else None
         if best is None or not (best.heard.telegrams or best.locked):
@@ -64,22 +68,21 @@ class Judge:
             verdict = radio_meters(chunks, self._known.families, *decoders)
             outcome = f"{len(verdict.meters)} radio meters"
             return replace(verdict, outcome=outcome)
-        findings = diagnose(best.heard, protocol, line, self.decoder)
+        findings = diagnose(best.heard, protocol, line or Line(), self.decoder)
         outcome = f"{len(best.heard.telegrams)} telegrams of {protocol}"
         return Verdict(list(self._meters(chunks, fitting, line)), findings, outcome=outcome)
 
-    def _meters(self, chunks: Sequence[bytes], fitting: Sequence[Candidate], line: Line) -> Iterator[Answered]:
+    def _meters(self, chunks: Sequence[bytes], fitting: Sequence[Candidate], line: Line | None) -> Iterator[Answered]:
         best = fitting[0]
         needs = self._needs(chunks, best.family)
-        alike = [each.family for each in fitting if each.family.protocol == best.family.protocol]
+        alike = [each for each in fitting if each.family.protocol == best.family.protocol]
         names = _names(best.heard.telegrams)
         has_address = self._is_shared or bool(best.family.json and best.family.json.several)
         if len(names) < 2 and not (names and has_address):  # noqa: PLR2004 - one meter or several
             yield Answered(fitting, needs=needs)
             return
         for name in names:
-            own = [telegram for telegram in best.heard.telegrams if telegram.meter == name]
-            families = ranked((candidate_of(family, own) for family in alike), line)
+            families = ranked((_part(each, name) for each in alike), line)
             yield Answered(families, self._address(chunks, families[0].family, name), needs=needs)
 
     def _address(self, chunks: Sequence[bytes], family: Family, name: str) -> str:
@@ -98,7 +101,7 @@ class Judge:
         is_locked = keyless.reasons["encrypted"] or keyless.reasons["bad-key"]
         return frozenset({"key_file"} if is_locked else ())
 
-    def _why_not(self, chunks: Sequence[bytes], line: Line) -> list[Finding]:
+    def _why_not(self, chunks: Sequence[bytes], line: Line | None) -> list[Finding]:
         """Return what the bytes say where there is no telegram in them; their end is enough for that."""
         tail = b"".join(chunks)[-_WINDOW_BYTES:]
         known = recognise(tail)
@@ -107,7 +110,9 @@ class Judge:
             return [Finding("unknown-document", f"what comes is no meter's that a family describes: {begin!r}", _PATH)]
         protocol = known.protocol if known else _ANY
         heard = hear([tail], self.decoder(protocol))
-        return diagnose(heard, protocol, line, self.decoder)
+        if known is None and line is None:
+            return [Finding("unknown-bytes", f"{len(tail)} bytes came in which nothing is recognised", _GATEWAY)]
+        return diagnose(heard, protocol, line or Line(), self.decoder)
 
     def _families(self, chunks: Sequence[bytes]) -> list[Family]:
         """Return the families whose meters may have sent this by themselves."""
@@ -169,6 +174,11 @@ def _names(telegrams: Sequence[Telegram]) -> list[str]:
     names = sorted({telegram.meter for telegram in telegrams if telegram.meter})
     checked = sorted({telegram.meter for telegram in telegrams if telegram.meter and telegram.checked})
     return checked or names[:1]
+
+
+def _part(candidate: Candidate, name: str) -> Candidate:
+    """Return what a family makes of one meter's telegrams."""
+    return candidate_of(candidate.family, [each for each in candidate.heard.telegrams if each.meter == name])
 
 
 def _can_hear(family: Family) -> bool:

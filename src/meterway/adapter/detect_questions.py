@@ -146,7 +146,7 @@ def _mbus(known: Known, baud: int) -> Question:
     return Question(
         what=f"for M-Bus meters at {baud} 8E1",
         line=mbus_line(baud),
-        limit_s=300.0,
+        limit_s=900.0,
         make_master=lambda: MbusSearch(known.zone, bauds=(baud,), baud=baud, primary=(ADDRESS_ANY,)),
         judge=lambda said: _mbus_meters(said, known, baud, is_last=False),
         sets_line=baud != _MBUS_BAUDS[0],

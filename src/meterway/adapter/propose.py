@@ -88,7 +88,8 @@ def _lines(config: AdapterConfig, found: Sequence[Found]) -> Iterator[str]:
 
 def _meter_lines(meter: MeterConfig, found: Found, *, is_alone: bool) -> Iterator[str]:
     family = found.candidate.family
-    yield f"# {family.title}: {family.protocol} at {named(found.line)}."
+    at = f" at {named(found.line)}" if found.has_line else ""
+    yield from _wrapped(f"{family.title}: {family.protocol}{at}.")
     if found.is_locked:
         yield "# Encrypted. Write its key (32 hex digits) into a file and name that here,"
         yield "# or, if the meter is not yours, remove this whole [[meters]] table:"
@@ -97,8 +98,8 @@ def _meter_lines(meter: MeterConfig, found: Found, *, is_alone: bool) -> Iterato
     yield _pair("id", meter.id)
     if found.others:
         more = ", ..." if len(found.others) > _MOST_OTHERS else ""
-        yield from _wrapped(f"These fit as well: {', '.join(found.others[:_MOST_OTHERS])}{more}. `meterway drivers`")
-        yield "# says what they are."
+        others = ", ".join(found.others[:_MOST_OTHERS]) + more
+        yield from _wrapped(f"Or one of these, which fit as well (`meterway drivers NAME` tells more): {others}")
     yield _pair("family", meter.family)
     if meter.address:
         yield "# Which of the meters that share the source." if not is_alone else "# Which meter, if others join it."

@@ -64,7 +64,7 @@ _INTERRUPTED = 130
     "limit_s",
     type=click.FloatRange(1, 86_400),
     metavar="SECONDS",
-    help="Stop after so long, whatever happens.  [default: the sum of what each step may take]",
+    help="Stop after so long, whatever happens.  [default: what the steps may take, at most 30 minutes a place]",
 )
 @click.option("--ask/--no-ask", default=True, show_default=True, help="Also ask, where nothing is heard.")
 @click.option("--list", "list_only", is_flag=True, help="Only list the serial ports, and leave.")
@@ -190,8 +190,8 @@ class _Looking:
             [(source, plan(source, known, listen_s=listen_s, ask=ask)) for source in place] for place in places
         ]
         self._known = known
-        every = [steps for place in self._places for _, steps in place]
-        self._limit_s = limit_s or sum(map(longest_s, every)) + _SLACK_S * len(every)
+        every = [min(longest_s(steps), _LONGEST_S) for place in self._places for _, steps in place]
+        self._limit_s = limit_s or sum(every) + _SLACK_S * len(every)
         self.detections: list[Detection] = []
         self.ended = "done"
         """``done``, ``limit`` or ``interrupted``."""
@@ -228,6 +228,8 @@ class _Looking:
             return False
 
 
+_LONGEST_S = 1800.0
+"""At one place, where nobody says how long."""
 _SLACK_S = 30.0
 """For opening and closing a place many times, and for the processor."""
 

@@ -53,7 +53,7 @@ def _found(found: "Found") -> dict[str, Any]:
         "address": found.address,
         "locked": found.is_locked,
         "needs": sorted(found.needs),
-        "line": {name: getattr(found.line, name) for name in found.line.__struct_fields__},
+        "line": {name: getattr(found.line, name) for name in found.line.__struct_fields__} if found.has_line else None,
         "values": [
             {"propertyId": value.property_id, "value": _value(value), "unit": value.unit}
             for reading in found.candidate.readings
@@ -102,7 +102,8 @@ def _show_meter(found: "Found", where: str) -> None:
     click.secho(_filled(f"Found {_printable(found.meter) or 'a meter'} at {where}", ""), bold=True)
     address = f", address {_printable(found.address)}" if found.address else ""
     _say(f"{family.title}", "  ")
-    _say(f"{family.protocol} at {named(found.line)}{address}", "  ")
+    line = f" at {named(found.line)}" if found.has_line else ""
+    _say(f"{family.protocol}{line}{address}", "  ")
     more = ", ..." if len(found.others) > _MOST_OTHERS else ""
     others = f"; these fit as well: {', '.join(found.others[:_MOST_OTHERS])}{more}" if found.others else ""
     _say(f"family {family.name}{others}", "  ")
