@@ -76,6 +76,9 @@ def bounded(value: Decimal) -> Decimal:
     """Return a number that storage can keep, with an exponent of at most 0."""
     if not value.is_finite():
         raise BadDataError(f"{value} is not a finite number", reason="bad-number")
+    text = str(value)
+    if len(text) <= LIMIT_DIGITS and "E" not in text:
+        return value  # as nearly all are
     exponent = _exponent(value)
     if value.adjusted() >= LIMIT_DIGITS or exponent < -LIMIT_DIGITS:
         raise BadDataError(

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from meterway.core.reading import MeterReading, PropertyValue
+from meterway.core.units import digits
 
 
 class PropertySet(NamedTuple):
@@ -41,7 +42,7 @@ class ValueColumns(msgspec.Struct, frozen=True, gc=False):
         count = len(values)
         return cls(
             PropertySet(tuple([value.property_id for value in values]), tuple([value.unit for value in values])),
-            tuple([None if number is None else format(number, "f") for number in numbers]),
+            tuple([None if number is None else digits(number) for number in numbers]),
             None if texts.count(None) == count else tuple(texts),
             None if dates.count(None) == count else tuple(dates),
         )

@@ -4,7 +4,8 @@ Numbers are ``Decimal`` throughout; nothing here is ever a float.
 """
 
 from collections.abc import Mapping
-from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
+from decimal import MAX_PREC, ROUND_HALF_EVEN, Context, Decimal, Inexact
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -225,6 +226,45 @@ def convert(value: Decimal, source: str, target: str) -> Decimal:
     """
     if not value.is_finite():
         raise BadDataError(f"{value} cannot be converted from {source} to {target}", reason="bad-number")
+    ratio = _ratio(source, target)
+    if ratio.zeros is not None:
+        return plain(value.scaleb(ratio.zeros, _POINT_MOVED))
+    return plain(_scaled(value, ratio))
+
+
+def digits(value: Decimal) -> str:
+    """Return a number as decimal digits with a point, and without exponent."""
+    text = str(value)
+    return format(value, "f") if "E" in text else text
+
+
+def plain(value: Decimal) -> Decimal:
+    """Return the same number with an exponent of at most 0: 1E+5 becomes 100000."""
+    if "E+" not in str(value):  # asking the number for its exponent takes ten times as long
+        return value
+    return value.quantize(Decimal(1), context=Context(prec=value.adjusted() + 2))
+
+
+class _Ratio(NamedTuple):
+    numerator: int
+    denominator: int
+    zeros: int | None
+    """By how many places the point moves, to the right; None where the ratio is no power of ten."""
+
+
+_LARGEST_DIGITS = 60
+"""More than any exact conversion of a number that ``wire`` accepts needs."""
+_ROUNDED_DIGITS = 34
+_POINT_MOVED = Context(prec=MAX_PREC, traps=[Inexact])
+
+
+@lru_cache(maxsize=1024)
+def _ratio(source: str, target: str) -> _Ratio:
+    """Return what a value in ``source`` is multiplied with to be one in ``target``.
+
+    Raises:
+        BadDataError: as ``convert``.
+    """
     first, second = _require(source), _require(target)
     if first.dimension != second.dimension:
         raise BadDataError(
@@ -233,41 +273,25 @@ def convert(value: Decimal, source: str, target: str) -> Decimal:
         )
     numerator = first.numerator * second.denominator
     denominator = first.denominator * second.numerator
-    return plain(_scale(value, numerator, denominator))
+    return _Ratio(numerator, denominator, _zeros(numerator, denominator))
 
 
-def plain(value: Decimal) -> Decimal:
-    """Return the same number with an exponent of at most 0: 1E+5 becomes 100000."""
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent > 0:
-        return value.quantize(Decimal(1), context=Context(prec=len(value.as_tuple().digits) + exponent + 1))
-    return value
-
-
-_LARGEST_DIGITS = 60
-"""More than any exact conversion of a number that ``wire`` accepts needs."""
-_ROUNDED_DIGITS = 34
-
-
-def _scale(value: Decimal, numerator: int, denominator: int) -> Decimal:
-    if numerator == denominator:
-        return value
+def _zeros(numerator: int, denominator: int) -> int | None:
     for large, small, sign in ((numerator, denominator, 1), (denominator, numerator, -1)):
         quotient, rest = divmod(large, small)
         digits = str(quotient)
         if not rest and digits.rstrip("0") == "1":
-            zeros = len(digits) - 1
-            return value.scaleb(sign * zeros, context=_context(len(value.as_tuple().digits)))
-    exact = _context(len(value.as_tuple().digits) + _LARGEST_DIGITS)
-    product = exact.multiply(value, Decimal(numerator))
+            return sign * (len(digits) - 1)
+    return None
+
+
+def _scaled(value: Decimal, ratio: _Ratio) -> Decimal:
+    exact = Context(prec=len(value.as_tuple().digits) + _LARGEST_DIGITS, rounding=ROUND_HALF_EVEN, traps=[Inexact])
+    product = exact.multiply(value, Decimal(ratio.numerator))
     try:
-        return exact.divide(product, Decimal(denominator))
+        return exact.divide(product, Decimal(ratio.denominator))
     except Inexact:
-        return Context(prec=_ROUNDED_DIGITS, rounding=ROUND_HALF_EVEN).divide(product, Decimal(denominator))
-
-
-def _context(digits: int) -> Context:
-    return Context(prec=max(digits, 1), rounding=ROUND_HALF_EVEN, traps=[Inexact])
+        return Context(prec=_ROUNDED_DIGITS, rounding=ROUND_HALF_EVEN).divide(product, Decimal(ratio.denominator))
 
 
 def _require(text: str) -> Unit:

@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
@@ -151,7 +152,7 @@ def encode(reading: MeterReading) -> bytes:
             checks.fault_code(reading.fault_code),
             [
                 _ValueOut(
-                    _Definition(value.property_id),
+                    _definition(value.property_id),
                     None if value.numerical_value is None else _spelled(value.numerical_value),
                     value.text_value,
                     value.unit,
@@ -336,6 +337,11 @@ def _number_or_text(text: str) -> Decimal | None:
     if not _NUMBER_IN_TEXT.fullmatch(text):
         raise BadDataError(f"numericalValue {checks.shown(text)} is not a number", reason="bad-number")
     return checks.exact(text[1:-1])
+
+
+@lru_cache(maxsize=4096)
+def _definition(property_id: str) -> _Definition:
+    return _Definition(property_id)
 
 
 def _spelled(value: Decimal) -> Decimal | msgspec.Raw:
