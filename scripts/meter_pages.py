@@ -182,6 +182,9 @@ def _configuration(family: Family) -> Iterator[str]:
     yield ""
     yield "[meters.source]"
     yield from _source(family)
+    if family.protocol == "pulse":
+        yield from ("", "[meters.pulse]", 'file = "/var/lib/meterway/pulses.json" # where the count is kept')
+        yield 'start = "12345.678" # what the dial shows now'
 
 
 def _source(family: Family) -> Iterator[str]:

@@ -23,6 +23,15 @@ MAIN_VALUES = {
     "mbus-cost-allocator": ("HEAT_allocation_units", "1377", None),
     "mbus-schneider-iem3000": ("OBIS_14.7.0", "50.012", "Hz"),
     "mbus-ime-nemo": ("OBIS_14.7.0", "50.1", "Hz"),
+    "mbus-elster-f90": ("HEAT_energy", "31415", "kWh"),
+    "mbus-elster-water": ("WATER_volume_of_water", "1234.567", "m3"),
+    "mbus-engelmann-sensostar": ("HEAT_energy", "31415", "kWh"),
+    "mbus-itron-cf": ("HEAT_energy", "31415", "kWh"),
+    "mbus-itron-cyble-gas": ("GAS_volume", "6543.21", "m3"),
+    "mbus-itron-cyble-water": ("WATER_volume_of_water", "1234.567", "m3"),
+    "mbus-kamstrup-electricity": ("OBIS_1.8.0", "12345.67", "kWh"),
+    "mbus-kamstrup-multical": ("HEAT_energy", "31415", "kWh"),
+    "mbus-sensus-pollutherm": ("HEAT_energy", "31415", "kWh"),
 }
 
 CONFIG = """
