@@ -82,7 +82,9 @@ async def look_at_adapter(config: AdapterConfig, *, listen_s: float, has_broker:
     running = f"runs as {owner}" if owner else "does not run"
     report.others.append(Check(f"adapter {config.id}", ok=True, detail=running, code="setup"))
     shared = segments(config.meters)
-    report.links = list(await asyncio.gather(*(_link(meters, config, owner, listen_s) for meters in shared)))
+    report.links = list(
+        await asyncio.gather(*(_link(meters, config, owner, listen_s, report.now) for meters in shared))
+    )
     spool, waiting = look_at_spool(config.spool_dir, "the concentrator", report.now, is_running=report.is_running)
     if has_broker:
         watch_s = max(listen_s, 0.0) if report.is_running else 0.0
@@ -93,7 +95,9 @@ async def look_at_adapter(config: AdapterConfig, *, listen_s: float, has_broker:
     return report
 
 
-async def _link(meters: list[MeterConfig], config: AdapterConfig, owner: Process | None, listen_s: float) -> LinkReport:
+async def _link(
+    meters: list[MeterConfig], config: AdapterConfig, owner: Process | None, listen_s: float, now: datetime
+) -> LinkReport:
     report = LinkReport(meters)
     for meter in meters:
         try:
@@ -107,15 +111,15 @@ async def _link(meters: list[MeterConfig], config: AdapterConfig, owner: Process
     report.others += await look_at_place(name, meters[0].source, owner)
     is_usable = len(report.subjects) == len(meters) and all(check.ok for check in report.others)
     if owner is not None:
-        _recorded(report, config)
+        _recorded(report, config, now)
     elif listen_s > 0 and is_usable:
         await _listen(report, config.broker, listen_s)
     else:
-        _recorded(report, config, is_running=False)
+        _recorded(report, config, now, is_running=False)
     return report
 
 
-def _recorded(report: LinkReport, config: AdapterConfig, *, is_running: bool = True) -> None:
+def _recorded(report: LinkReport, config: AdapterConfig, now: datetime, *, is_running: bool = True) -> None:
     """Judge by the adapter's ring."""
     name = f"meter {report.name}"
     try:
@@ -131,7 +135,7 @@ def _recorded(report: LinkReport, config: AdapterConfig, *, is_running: bool = T
             why = "no adapter runs and none has recorded anything; `--listen 20` listens for 20 s"
         report.checks.append(skipped(name, why, code="recorded"))
         return
-    report.checks += judge(report, datetime.now(UTC), is_running=is_running)
+    report.checks += judge(report, now, is_running=is_running)
 
 
 def judge(report: LinkReport, now: datetime, *, is_running: bool) -> list[Check]:

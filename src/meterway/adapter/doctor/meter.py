@@ -30,6 +30,7 @@ SILENT_INTERVALS: Final = 3
 """A meter that is asked is not silent before so many of its intervals have passed."""
 _FEWEST_TELEGRAMS: Final = 20
 """Fewer do not show whether a list has changed: many meters send a short and a long one by turns."""
+_CERTAIN: Final = frozenset(("no-bytes", "bad-checksum", "no-key", "wrong-key"))
 _NAMED: Final = 8
 """So many codes are named."""
 
@@ -79,7 +80,7 @@ class Subject:
 
 
 def examine(subject: Subject, hearing: Hearing, now: datetime, *, is_running: bool) -> list[Check]:
-    """Return what is wrong with a meter by what was heard of it; if nothing is, one check that says what came.
+    """Return what was heard of a meter, and what is wrong with it by that.
 
     ``now`` is aware. ``is_running``: an adapter listens, so that silence is the meter's.
     """
@@ -88,18 +89,20 @@ def examine(subject: Subject, hearing: Hearing, now: datetime, *, is_running: bo
     problems += _clock(subject, hearing)
     problems += _list_changed(subject, hearing)
     mapped = _unmapped(subject, hearing.heard.telegrams)
-    return [*(problems or _good(subject, hearing)), *mapped]
+    good = _good(subject, hearing) if hearing.arrivals or not problems else []
+    return [*good, *problems, *mapped]
 
 
 def _line(subject: Subject, hearing: Hearing) -> list[Check]:
     """Return what the bytes themselves say.
 
-    What a meter that is asked answers cannot always be read without the questions, so then only its whole telegrams
-    speak.
+    Not everything that a meter answers can be read without the question, so as long as no telegram of a meter that is
+    asked was read, only what is certain counts.
     """
-    if subject.is_asked and hearing.heard.data and not hearing.heard.telegrams:
-        return []
-    return _findings(subject, hearing.heard)
+    found = _findings(subject, hearing.heard)
+    if subject.is_asked and not hearing.heard.telegrams:
+        return [check for check in found if check.code in _CERTAIN]
+    return found
 
 
 def _findings(subject: Subject, heard: Heard) -> list[Check]:
