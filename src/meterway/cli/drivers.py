@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meterway.meter.family import Family
 
 TESTED = {"sample": "a telegram of our own making", "captures": "captures of real meters"}
-_NEEDS = {"pin": "PIN", "encryption-key": "key", "authentication-key": "second key"}
+_NEEDS = {("pin",): "PIN", ("encryption-key",): "key", ("encryption-key", "authentication-key"): "two keys"}
 _WIDEST = 100
 _INDENT = "  "
 _MINUTE_S = 60
@@ -69,7 +69,7 @@ def every(interval_s: float) -> str:
 
 def needs(family: "Family") -> str:
     """Return what the owner must get from the operator; empty if nothing."""
-    return ", ".join(_NEEDS[secret] for secret in family.secrets)
+    return _NEEDS.get(family.secrets, ", ".join(family.secrets))
 
 
 def serial_line(family: "Family") -> str:
