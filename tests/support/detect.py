@@ -45,7 +45,7 @@ async def serving(serve: Serve) -> AsyncIterator[TcpSource]:
         assert task is not None
         tasks.add(task)
         try:
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):
                 await serve(reader, writer)
         finally:
             writer.close()

@@ -69,7 +69,8 @@ class Judge:
             outcome = f"{len(verdict.meters)} radio meters"
             return replace(verdict, outcome=outcome)
         findings = diagnose(best.heard, protocol, line or Line(), self.decoder)
-        outcome = f"{len(best.heard.telegrams)} telegrams of {protocol}"
+        count = len(best.heard.telegrams)
+        outcome = f"{count} telegram{'s' * (count != 1)} of {protocol}"
         return Verdict(list(self._meters(chunks, fitting, line)), findings, outcome=outcome)
 
     def _meters(self, chunks: Sequence[bytes], fitting: Sequence[Candidate], line: Line | None) -> Iterator[Answered]:
