@@ -141,7 +141,9 @@ def test_what_is_written_is_read_again_digit_for_digit(data: st.DataObject) -> N
     messages = encode_json(anything, registers, zone=find_zone(family.timezone), meter=identity)
     [telegram] = decode(family, b"".join(map(envelope, messages)))
     assert isinstance(telegram, Telegram), str(telegram)
-    assert sorted(map(str, written(telegram.registers))) == sorted(map(str, written(tuple(registers))))
+    constants = {Obis.parse(value.obis) for value in anything.values if value.constant}
+    found = tuple(register for register in telegram.registers if register.obis not in constants)
+    assert sorted(map(str, written(found))) == sorted(map(str, written(tuple(registers))))
 
 
 def arrays(value: JsonValue) -> bool:
