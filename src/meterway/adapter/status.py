@@ -31,10 +31,11 @@ class StatusSession:
         self._meter_topic = smart_meter_topic(meter_id, SpecificTopic.METER)
         self._status = Status(state="waiting", since=wall())
         self._description: MeterDescription | None = None
+        last_will = Status(state="offline", since=wall(), detail=_DIED, reason="died")
         self._bus = MqttBus(
             broker,
             f"{adapter_id}-status-{meter_id}",
-            will=Will(self._status_topic, reports.encode(Status(state="offline", since=wall(), detail=_DIED))),
+            will=Will(self._status_topic, reports.encode(last_will)),
             clean_session=True,
         )
 
@@ -46,7 +47,7 @@ class StatusSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.set("offline", _STOPPED, self._status.counters)
+        self.set("offline", _STOPPED, self._status.counters, reason="stopped")
         await self._bus.__aexit__(kind, error, trace)
 
     @property
@@ -57,10 +58,13 @@ class StatusSession:
     def detail(self) -> str | None:
         return self._status.detail
 
-    def set(self, state: State, detail: str | None, counters: dict[str, int]) -> None:
-        """Say how the meter is; ``since`` moves only when the state does."""
+    def set(
+        self, state: State, detail: str | None, counters: dict[str, int], *, reason: Literal["link", "stopped"] = "link"
+    ) -> None:
+        """Say how the meter is, and with ``offline`` what is down; ``since`` moves only when the state does."""
         since = self._status.since if state == self._status.state else self._wall()
-        self._status = Status(state=state, since=since, detail=detail, counters=counters)
+        said = reason if state == "offline" else None
+        self._status = Status(state=state, since=since, detail=detail, reason=said, counters=counters)
         self._publish(self._status_topic, reports.encode(self._status))
 
     def describe(self, description: MeterDescription) -> None:

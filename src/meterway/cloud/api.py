@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from meterway import __version__
-from meterway.cloud import kept_aside, meters, openapi, query
+from meterway.cloud import kept_aside, ledger_answers, meters, openapi, query
 from meterway.cloud.answers import QueryAnswer
 from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
 from meterway.cloud.curve import CurveAnswer
@@ -23,6 +23,7 @@ from meterway.cloud.guard import Guard
 from meterway.cloud.live import LiveEvent, LiveHub
 from meterway.cloud.pages import add_pages
 from meterway.cloud.problems import HttpError, problem_response
+from meterway.cloud.routes.completeness import completeness_router
 from meterway.cloud.routes.kept_aside import kept_aside_router
 from meterway.cloud.routes.meters import meters_router
 from meterway.cloud.routes.readings import readings_router
@@ -45,6 +46,8 @@ _KINDS = (
     kept_aside.ConflictList,
     kept_aside.ReplayRequest,
     ReplayAnswer,
+    ledger_answers.CompletenessAnswer,
+    ledger_answers.CompletenessList,
 )
 
 _log = logging.getLogger(__name__)
@@ -78,8 +81,8 @@ def create_app(
 
     app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.live = live
-    for router in (readings_router(api), meters_router(api), kept_aside_router(api), system_router(api)):
-        app.include_router(router)
+    for router in (readings_router, meters_router, completeness_router, kept_aside_router, system_router):
+        app.include_router(router(api))
     add_pages(app)
     openapi.document(app, _KINDS)
     _add_problems(app)

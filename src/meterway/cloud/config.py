@@ -94,6 +94,13 @@ class QuarantineConfig(Table, frozen=True):
     limit_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1024 * 1024 * 1024
 
 
+class LedgerConfig(Table, frozen=True):
+    """The delivery ledger: how complete each meter's readings are."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=2, le=36_525)] = 400
+    """For so many days it is known which readings were missing, and why. A meter's day takes about 200 bytes."""
+
+
 class CloudConfig(Table, frozen=True):
     """One cloud process."""
 
@@ -105,6 +112,7 @@ class CloudConfig(Table, frozen=True):
     http: HttpConfig = HttpConfig()
     ingest: IngestConfig = IngestConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
+    ledger: LedgerConfig = LedgerConfig()
     role: Literal["all", "ingest", "api"] = "all"
     """What this process does: take readings in, answer queries, or both. More workers can be added at any time; only
     `all` starts the embedded database."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +20,8 @@ from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.core.topics import check_id
 
 BODY_TIMEOUT_S = 10.0
+
+Answer = TypeVar("Answer")
 
 
 class ReplayAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -61,9 +63,20 @@ class Context:
         Raises:
             HttpError: 503, it took too long, or the database is away.
         """
+        return await self._in_time(self.store.fetch(statement.sql, *statement.args))
+
+    async def enter_arrivals(self) -> None:
+        """Have the delivery ledger know all that is stored.
+
+        Raises:
+            HttpError: as ``fetch``.
+        """
+        await self._in_time(self.store.enter_arrivals())
+
+    async def _in_time(self, work: Awaitable[Answer]) -> Answer:
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self.store.fetch(statement.sql, *statement.args)
+                return await work
         except TimeoutError as error:
             raise HttpError(
                 503,

@@ -12,6 +12,7 @@ from meterway.bus.mqtt import MqttBus
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.ingest import Ingest
+from meterway.cloud.keep_ledger import keep_ledger
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
 from meterway.cloud.server import NOTICE, serving
 from meterway.cloud.store import Bounds, Store
@@ -58,6 +59,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         handlers = dict.fromkeys(config.ingest.filters, ingest.receive)
         bus = await stack.enter_async_context(MqttBus(broker, f"meterway-cloud-{config.worker}", handlers))
         tasks.create_task(ingest.run(Confirmer(bus).confirm), name="meterway.cloud.ingest")
+        tasks.create_task(keep_ledger(store, config.ledger, _utc_now), name="meterway.cloud.ledger")
     if config.role != "ingest":
         app = create_app(
             store, replay=ingest.replay, ready=lambda: _missing(ingest, bus), counters=ingest.counters.totals

@@ -30,6 +30,8 @@ class Status(_Report, frozen=True):
     """When this state began; in a last will, when the connection began."""
     detail: str | None = None
     """A sentence for people: why, and what to do."""
+    reason: str | None = None
+    """With ``offline``, a short stable word: ``stopped`` or ``died`` (the sender), ``link`` (the way to the meter)."""
     counters: dict[str, int] = msgspec.field(default_factory=dict)
     """What was counted since the process began, by name."""
 

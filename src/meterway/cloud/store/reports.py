@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from meterway.cloud.store.database import Connection
+from meterway.cloud.store.history import store_changes
 from meterway.cloud.store.rows import ArrivedFault, ArrivedReading, ArrivedReport
 from meterway.core.topics import SpecificTopic
 
@@ -48,7 +49,7 @@ on conflict (concentrator_id) do update set last_seen_time = excluded.last_seen_
 async def store_reports(
     connection: Connection, reports: Sequence[ArrivedReport], meter_keys: Mapping[str, int], now: datetime
 ) -> None:
-    """Store the last report of each sender and kind; an empty payload clears it."""
+    """Store the last report of each sender and kind (an empty payload clears it), and changes of state."""
     statuses, descriptions, concentrators = {}, {}, {}
     for report in reports:
         text = report.payload.decode() or None
@@ -62,6 +63,7 @@ async def store_reports(
         await connection.execute(_STATUS, list(statuses), list(statuses.values()), now)
     if descriptions:
         await connection.execute(_DESCRIPTION, list(descriptions), list(descriptions.values()))
+    await store_changes(connection, reports, now)
     changed = sorted({*statuses, *descriptions})
     if changed:
         names = ",".join(map(str, changed)) if len(changed) <= _LIMIT_NOTIFIED else "*"

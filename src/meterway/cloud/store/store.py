@@ -1,11 +1,11 @@
 """``Store``: what the rest of the cloud knows of the database."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from types import TracebackType
 from typing import Self
 
-from meterway.cloud.store import migrate
+from meterway.cloud.store import ledger, migrate
 from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
 from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
@@ -97,6 +97,30 @@ class Store:
             SetupError: the database is not ours, or too new or old.
         """
         return await self._writer.commit(batch, now=now)
+
+    async def enter_arrivals(self) -> None:
+        """Enter into the delivery ledger all that was stored until now.
+
+        Raises:
+            TransientError: the database is away; nothing is lost or entered twice.
+        """
+        await ledger.enter_arrivals(self._database)
+
+    async def enter_backlog(self) -> bool:
+        """Enter some of what was stored before there was a ledger; tell whether there was any.
+
+        Raises:
+            TransientError: as above.
+        """
+        return await ledger.enter_backlog(self._database)
+
+    async def forget_ledger(self, before: date) -> None:
+        """Remove what the ledger says of the days (UTC) before ``before``.
+
+        Raises:
+            TransientError: as above.
+        """
+        await ledger.forget_before(self._database, before)
 
     async def quarantined(self, quarantine_keys: Sequence[int]) -> list[Row]:
         """Return ``quarantine_key``, ``topic``, ``payload`` and ``size_bytes`` of what is in quarantine.

@@ -60,7 +60,7 @@ _STORE = f"""
     select meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
            numerical_values, text_values, dates
     from arrived
-    on conflict do nothing returning meter_key
+    on conflict do nothing returning meter_key, reading_time
 ), newest as (
     update meter m set last_reading_time = v.reading_time, last_reading_identifier = v.reading_identifier,
         last_sequence_number = v.sequence_number, last_fault_code = v.fault_code,
@@ -72,6 +72,15 @@ _STORE = f"""
         order by meter_key, reading_time desc, reading_identifier desc, number
     ) v
     where m.meter_key = v.meter_key and (m.last_reading_time is null or m.last_reading_time < v.reading_time)
+), new as (
+    select meter_key, (reading_time at time zone 'UTC')::date as day, count(*) as count from stored group by 1, 2
+), noted as (
+    insert into arrival (meter_keys, reading_times, sequence_numbers, new_meter_keys, new_days, new_counts)
+    select array_agg(meter_key), array_agg(reading_time), array_agg(sequence_number),
+           coalesce((select array_agg(meter_key order by meter_key, day) from new), '{{}}'),
+           coalesce((select array_agg(day order by meter_key, day) from new), '{{}}'),
+           coalesce((select array_agg(count order by meter_key, day) from new), '{{}}')
+    from arrived
 ), told as (
     select string_agg(meter_key::text, ',' order by meter_key) as meter_keys
     from (select distinct meter_key from stored) changed
@@ -82,7 +91,7 @@ select (select count(*) from stored),
         from told where meter_keys is not null)
 """  # noqa: S608 - the parts are ours
 """Stores what is new, and keeps the newest of each meter beside it (one that was stored before does no harm there: it
-is not newer than what the meter knows). Of two with the same key the first is taken."""
+is not newer than what the meter knows). Of two with the same key the first is taken. Notes for the ledger what came."""
 
 _DIFFERING = f"""
 {_ROWS}
