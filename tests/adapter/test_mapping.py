@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meterway.adapter.config import ChannelConfig, MeterConfig, ReplaySource
-from meterway.adapter.mapping import LIMIT_UNMAPPED, Mapper, channel_meter_id
+from meterway.adapter.mapping import LIMIT_UNMAPPED, MappedReading, Mapper, channel_meter_id
 from meterway.core import wire
 from meterway.core.errors import BadDataError, SetupError
 from meterway.core.obis import Obis
@@ -95,6 +95,22 @@ def test_another_meter_on_a_channel_changes_what_its_values_mean() -> None:
     assert [value.property_id for value in gas[0].reading.property_values] == ["GAS_volume_corrected"]
     assert [value.property_id for value in water[0].reading.property_values] == ["WATER_volume_of_water"]
     assert mapper.class_of(water[0].reading.meter_id) is PhysicalMeterClass.WATER
+
+
+def test_what_a_meter_behind_says_again_is_the_very_reading_until_it_says_something_else() -> None:
+    mapper = Mapper(meter(), load_family("p1-generic"))
+
+    def gas(value: str, at: datetime) -> MappedReading:
+        own = register("1-0:1.8.0", "1", "kWh")
+        device = register("0-1:24.1.0", "3")
+        said = telegram(own, device, register("0-1:24.2.1", value, "m3", at))
+        return mapper.readings(said, ARRIVAL)[1]
+
+    first, again = gas("1.5", CLOCK), gas("1.5", CLOCK)
+    used, later = gas("1.6", CLOCK), gas("1.6", CLOCK + timedelta(minutes=5))
+    assert again is first
+    assert [numbers(each.reading)["GAS_volume_corrected"] for each in (first, used)] == [("1.5", "m3"), ("1.6", "m3")]
+    assert len({each.reading.identifier for each in (first, used, later)}) == 3
 
 
 def test_serial_numbers_clock_history_and_empty_texts_are_left_out() -> None:

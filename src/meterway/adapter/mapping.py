@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from meterway.adapter.config import MeterConfig
@@ -61,12 +62,32 @@ class MappedReading:
     """Whether the reading time is the meter's own, so that equal content means the same reading read again."""
 
 
-@dataclass(slots=True)
-class _Target:
+class _Target(NamedTuple):
     """What one OBIS code of this meter becomes."""
 
-    definition: OperationalProperty
-    factor: Decimal
+    property_id: str
+    unit: str | None
+    may_be_text: bool
+    factor: Decimal | None
+    """None: the number stays as it is."""
+
+    @classmethod
+    def of(cls, definition: OperationalProperty, factor: str) -> Self:
+        number = Decimal(factor)
+        return cls(
+            definition.property_id,
+            definition.unit,
+            definition.kind.may_be_text,
+            None if number == 1 else number,
+        )
+
+
+class _Said(NamedTuple):
+    """What a meter said at one time by its own clock."""
+
+    time: datetime
+    fault_code: str | None
+    registers: Sequence[Register]
 
 
 @dataclass(slots=True)
@@ -79,6 +100,10 @@ class _Part:
     """What a meter behind the first one measures, once it has said so; None for the first."""
     last_time: datetime | None = None
     targets: dict[Obis, _Target | None] = field(default_factory=dict)
+    said: _Said | None = None
+    """What it said last: a gas meter says the same for minutes."""
+    mapped: MappedReading | None = None
+    """What became of that."""
 
 
 class Mapper:
@@ -119,27 +144,41 @@ class Mapper:
         own: list[Register] = []
         behind: dict[int, list[Register]] = {}
         for register in telegram.registers:
-            channel = register.obis.b
-            if channel in self._parts and channel and register.obis.a == 0:
-                behind.setdefault(channel, []).append(register)
+            obis = register.obis
+            if obis.b and obis.a == 0 and obis.b in self._parts:
+                behind.setdefault(obis.b, []).append(register)
             else:
                 own.append(register)
         fault = None if telegram.verified else UNVERIFIED
         found = [self._reading(self._parts[0], own, telegram.time, arrival, fault)]
-        media = channel_media(telegram.registers) if behind else {}
         for channel, registers in behind.items():
-            part = self._parts[channel]
-            if channel in media and media[channel] is not part.medium:
-                part.medium = media[channel]
-                part.targets.clear()
             times = [register.time for register in registers if register.time is not None]
-            found.append(self._reading(part, registers, max(times, default=telegram.time), arrival, fault))
+            time = max(times, default=telegram.time)
+            found.append(self._behind(self._parts[channel], registers, time, arrival, fault))
         return [mapped for mapped in found if mapped is not None]
 
     def class_of(self, meter_id: str) -> PhysicalMeterClass:
         """Return what the meter ``meter_id`` measures, as far as its telegrams have said."""
         medium = next(part.medium for part in self._parts.values() if part.meter_id == meter_id)
         return (medium and medium.meter_class) or self._meter_class
+
+    def _behind(
+        self,
+        part: _Part,
+        registers: Sequence[Register],
+        time: datetime | None,
+        arrival: datetime,
+        fault_code: str | None,
+    ) -> MappedReading | None:
+        """Return the reading of a meter behind the first; the very one as before when it says the same again."""
+        said = None if time is None else _Said(time, fault_code, registers)
+        if said is None or said != part.said:
+            medium = next(iter(channel_media(registers).values()), part.medium)
+            if medium is not part.medium:
+                part.medium = medium
+                part.targets.clear()
+            part.said, part.mapped = said, self._reading(part, registers, time, arrival, fault_code)
+        return part.mapped
 
     def _reading(
         self,
@@ -189,28 +228,30 @@ class Mapper:
             target = part.targets[register.obis] = self._target(part, register.obis)
         if target is None or register.value == "":
             return None
-        definition = target.definition
-        date = register.time if register.time != time else None
+        property_id, unit, may_be_text, factor = target
+        date = register.time
+        if date is not None and date == time:
+            date = None
         if isinstance(register.value, str):
-            if definition.kind.may_be_text:
-                return PropertyValue(definition.property_id, text_value=register.value, date=date)
+            if may_be_text:
+                return PropertyValue(property_id, text_value=register.value, date=date)
             self._note_unmapped(register.obis)
             return None
-        value = register.value if target.factor == 1 else register.value * target.factor
-        if definition.unit is not None and register.unit != definition.unit:
+        value = register.value if factor is None else register.value * factor
+        if unit is not None and register.unit != unit:
             try:
-                value = convert(value, register.unit or definition.unit, definition.unit)
+                value = convert(value, register.unit or unit, unit)
             except BadDataError:
                 self._note_unmapped(register.obis)
                 return None
-        return PropertyValue(definition.property_id, numerical_value=value, unit=definition.unit, date=date)
+        return PropertyValue(property_id, value, None, unit, date)
 
     def _target(self, part: _Part, obis: Obis) -> _Target | None:
         rule = self._rules.get(obis)
         if rule is not None and rule.ignore:
             return None
         if rule is not None and rule.property is not None:
-            return _Target(self._require(rule.property), Decimal(rule.factor))
+            return _Target.of(self._require(rule.property), rule.factor)
         is_clock = obis.a <= _LAST_MEDIUM_WITH_CLOCK and obis[2:5] == _CLOCK
         if is_clock or not obis.is_current:
             return None
@@ -219,7 +260,7 @@ class Mapper:
             self._note_unmapped(obis)
         if found is None or (found.kind is Kind.STATIC and rule is None):
             return None
-        return _Target(found, Decimal(rule.factor if rule else "1"))
+        return _Target.of(found, rule.factor if rule else "1")
 
     def _note_unmapped(self, obis: Obis) -> None:
         if len(self.unmapped) < LIMIT_UNMAPPED:

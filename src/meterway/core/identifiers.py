@@ -8,6 +8,7 @@ reading.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -73,11 +74,14 @@ def _canonical(columns: ValueColumns) -> list[_Canonical]:
     none = (None,) * len(names)
     texts = columns.text_values or none
     instants = [None if date is None else _micros(date) for date in columns.dates] if columns.dates else none
-    return sorted(zip(names, units, map(_number, columns.numerical_values), texts, instants, strict=True), key=_name)
+    rows = list(zip(names, units, map(_number, columns.numerical_values), texts, instants, strict=True))
+    return [rows[place] for place in _order(names)]
 
 
-def _name(content: _Canonical) -> str:
-    return content[0]
+@lru_cache(maxsize=1024)
+def _order(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of names in the order of the names; of equal ones the first is first."""
+    return tuple(sorted(range(len(names)), key=names.__getitem__))
 
 
 def _number(digits: str | None) -> str | None:
