@@ -14,15 +14,22 @@ from meterway.adapter.config import AdapterConfig, MeterConfig, MqttSource, Seri
 from meterway.adapter.doctor.adapter import AdapterReport, LinkReport, judge
 from meterway.adapter.doctor.bundle import Content, build, write
 from meterway.adapter.doctor.check import CODES
+from meterway.adapter.doctor.hide import hide, spoken
+from meterway.adapter.doctor.hide.identities import identities
+from meterway.adapter.doctor.hide.pseudonyms import Pseudonyms
 from meterway.adapter.doctor.meter import Subject
 from meterway.adapter.doctor.replay import replay
 from meterway.adapter.raw import Chunk
 from meterway.core.errors import SetupError
+from meterway.core.zones import find_zone
 from meterway.meter import diagnose
-from meterway.meter.family import Family, Line, family_names, load_family
+from meterway.meter.diagnose import Heard
+from meterway.meter.driver import MeterSetup
+from meterway.meter.family import Family, Line, family_names, load_family, push_lists
 from meterway.meter.keys import NO_KEYS, Keys
-from meterway.plugins import load_driver
+from meterway.plugins import load_driver, make_decoder
 from support import sml
+from support.corpus import captures
 from support.uart import read_as
 
 METER = "6f0ad1ce-93b8-4b0e-9f5e-0c58a3b7d201"
@@ -374,3 +381,41 @@ def test_what_is_no_bundle_is_refused(data: bytes, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(SetupError, match=r"odd\.zip is no"):
         replay(path)
+
+
+PROTOCOLS = {
+    **{name: name for name in ("sml", "p1", "iec62056_21", "mbus", "wmbus")},
+    "dlms_push": "dlms",
+    "p1_encrypted": "p1-encrypted",
+}
+
+
+@pytest.mark.parametrize("folder", PROTOCOLS)
+def test_captures_of_real_meters_decode_as_before(folder: str) -> None:
+    protocol = PROTOCOLS[folder]
+    found = list(captures(folder))
+    if not found:
+        pytest.skip("corpus not present")
+    lists = push_lists()
+
+    def read(data: bytes) -> Heard:
+        setup = MeterSetup.unknown(protocol, find_zone("Europe/Berlin"), lists=lists)
+        return diagnose.hear([data], make_decoder(setup))
+
+    different = 0
+    for capture in found:
+        data = capture.data[: 1 << 16]
+        before = read(data)
+        names = identities(before.telegrams)
+        is_read = bool(before.telegrams or before.errors)
+        shown = hide([Chunk(NOW, data)], spoken(data, protocol, is_read=is_read), names, Pseudonyms(b"x"))
+        assert shown is not None, capture.name
+        assert not any(spelling in shown[0].data for name in names if len(name) > 7 for spelling in spellings(name))
+        after = read(shown[0].data)
+        different += values_of(before) != values_of(after) or before.reasons != after.reasons
+    assert different <= len(found) // 20
+
+
+def values_of(heard: Heard) -> list[list[object]]:
+    """Numbers with their codes; what is text may be a name."""
+    return [[(each.obis, each.value) for each in telegram.registers if each.unit] for telegram in heard.telegrams]

@@ -56,25 +56,31 @@ def _as_written(crc: bytes, before: bytes) -> bytes:
 def hide_readout(data: bytes, pseudonyms: Pseudonyms) -> bytes:
     """Return the lines of a readout without who speaks, with parity bits where they were."""
     plain = strip_parity(data)
-    return _as_sent(data, plain, hide_lines(plain, pseudonyms))
+    return _as_sent(data, plain, hide_lines(plain, pseudonyms), has_parity=_has_parity(data))
 
 
 def mend_readout(before: bytes, after: bytes) -> bytes:
     """Return ``after`` with the BCC right that were right in ``before``, and no others: one in 128 is by chance."""
-    plain, lines = strip_parity(before), bytearray(strip_parity(after))
-    for found in _IEC_BODY.finditer(plain):
+    lines = bytearray(strip_parity(after))
+    for found in _IEC_BODY.finditer(strip_parity(before)):
         was_right = block_check(found[1]) == found[2][0]
         right = block_check(bytes(lines[found.start(1) : found.end(1)]))
         if was_right:
             lines[found.start(2)] = right
         elif lines[found.start(2)] == right:
             lines[found.start(2)] ^= 1
-    return _as_sent(after, strip_parity(after), bytes(lines), has_parity=plain != before)
+    return _as_sent(after, strip_parity(after), bytes(lines), has_parity=_has_parity(before))
 
 
-def _as_sent(data: bytes, plain: bytes, changed: bytes, *, has_parity: bool | None = None) -> bytes:
+def _has_parity(data: bytes) -> bool:
+    """Return whether bytes with an odd number of ones were made even, and not just noise between right ones."""
+    odd = sum(byte < _PARITY and byte.bit_count() % 2 for byte in data)
+    made_even = sum(byte >= _PARITY and byte.bit_count() % 2 == 0 for byte in data)
+    return made_even > odd
+
+
+def _as_sent(data: bytes, plain: bytes, changed: bytes, *, has_parity: bool) -> bytes:
     """Return ``data``, which without its parity bits is ``plain``, with what is different in ``changed``."""
-    has_parity = plain != data if has_parity is None else has_parity
     return bytes(
         old if new == was else _with_parity(new) if has_parity else new
         for old, was, new in zip(data, plain, changed, strict=True)
