@@ -14,9 +14,12 @@ from meterway.adapter.propose import written
 from meterway.core.errors import TransientError
 from meterway.meter.family import Line
 from meterway.meter.keys import Keys
+from meterway.meter.master import Send
 from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
+from support import sml
 from support.detect import (
     KNOWN,
+    answering,
     asking,
     configured,
     detect,
@@ -79,6 +82,16 @@ async def test_an_encrypted_meter_with_another_meters_key() -> None:
         result = await listen(source, known(Keys(bytes(range(16)))))
     assert [finding.code for finding in result.findings] == ["wrong-key"]
     assert configured(result.found, key_file=Path("key")).meters[0].key_file is None
+
+
+async def test_meter_that_is_locked_by_its_pin() -> None:
+    energy = sml.entry(sml.IMPORT, sml.integer(12345000, 8), unit=sml.WH)
+    async with gateway(sml.frame(sml.get_list(energy))) as source:
+        result = await listen(source)
+    assert len(result.found) == 1
+    [finding] = result.findings
+    assert finding.code == "pin-locked"
+    assert "PIN" in finding.fix
 
 
 async def test_nothing_at_all() -> None:
@@ -175,3 +188,32 @@ async def test_settings_that_the_family_does_not_have_are_written_down() -> None
     placed = configured(result.found).meters[0].source
     assert isinstance(placed, SerialSource)
     assert placed.baud == 9600
+
+
+async def test_a_meter_that_wants_another_line_than_the_gateways() -> None:
+    """Over plain TCP a baud rate cannot follow the meter's; what to do is said."""
+    meter = AnsweringMeter(MeterSide(identification="MWY5VIRTUAL", lines=("1.8.0(001234.5*kWh)",)))
+
+    def answer(data: bytes) -> bytes:
+        return b"".join(effect.data for effect in meter.feed(data) if isinstance(effect, Send))
+
+    async with answering(answer) as source:
+        result = await detect(source, asking(source, KNOWN, "with /?!"))
+    assert result.found == []
+    [finding] = result.findings
+    assert finding.code == "line-cannot-be-set"
+    assert "rfc2217" in finding.fix
+
+
+async def test_what_was_heard_before_it_was_broken_off_counts() -> None:
+    _, telegram = sample("sml-generic")
+    async with port(telegram) as source:
+        begins = asyncio.Event()
+        looking = Detector(source, KNOWN, say=lambda what, _: begins.set() if "waiting" in what else None)
+        step = Listening(what="for long", line=Line(baud=9600), first_s=60.0, listen_s=60.0)
+        running = asyncio.create_task(looking.run([step]))
+        await asyncio.wait_for(begins.wait(), 30)
+        await asyncio.sleep(0.5)  # ten telegrams
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [found.candidate.family.protocol for found in looking.result.found] == ["sml"]

@@ -102,16 +102,16 @@ def ranked(found: Iterable[Candidate], line: Line | None = None) -> list[Candida
 
 
 def candidate_of(
-    family: Family, items: Iterable[Telegram | CodecError], medium: PhysicalMeterClass | None = None
+    family: Family, items: Iterable[Telegram | CodecError], medium: PhysicalMeterClass | None = None, name: str = ""
 ) -> Candidate:
     """Return what a family makes of telegrams that are read already, and of frames that were refused.
 
-    ``medium`` is what the meter measures, where there is no telegram that tells.
+    ``medium`` is what the meter measures and ``name`` how it calls itself, where there is no telegram that tells.
     """
     items = tuple(items)
     telegrams = tuple(item for item in items if isinstance(item, Telegram))
     errors = tuple(item for item in items if isinstance(item, CodecError))
-    return _candidate(family, Heard(b"", telegrams, errors), medium)
+    return _candidate(family, Heard(b"", telegrams, errors), medium, name)
 
 
 def medium_of(group_a: int) -> PhysicalMeterClass | None:
@@ -119,20 +119,22 @@ def medium_of(group_a: int) -> PhysicalMeterClass | None:
     return _CLASSES.get(group_a)
 
 
-def _candidate(family: Family, heard: Heard, medium: PhysicalMeterClass | None = None) -> Candidate:
+def _candidate(family: Family, heard: Heard, medium: PhysicalMeterClass | None = None, name: str = "") -> Candidate:
     mapper = Mapper(MeterConfig(id="detected", source=ReplaySource(file=Path()), family=family.name), family)
     readings: tuple[MeterReading, ...] = ()
     for telegram in heard.telegrams:
         readings = tuple(mapped.reading for mapped in mapper.readings(telegram, telegram.time or _EPOCH))
     unmapped = tuple(sorted(str(obis) for obis in mapper.unmapped))
-    likeness, known = _likeness(family, heard.telegrams, medium)
+    likeness, known = _likeness(family, heard.telegrams, medium, name)
     is_locked = not heard.telegrams and not _LOCKED.isdisjoint(heard.reasons)
     if is_locked and "encryption-key" not in family.secrets:
         likeness = _OTHER
     return Candidate(family, heard, readings, unmapped, likeness, any(map(_is_absurd, heard.telegrams)), known)
 
 
-def _likeness(family: Family, telegrams: Sequence[Telegram], medium: PhysicalMeterClass | None) -> tuple[int, int]:
+def _likeness(
+    family: Family, telegrams: Sequence[Telegram], medium: PhysicalMeterClass | None, name: str
+) -> tuple[int, int]:
     """Return ``Candidate.likeness`` and ``Candidate.known``."""
     codes = Counter(_CLASSES.get(register.obis.a) for telegram in telegrams for register in telegram.registers)
     del codes[None]
@@ -143,7 +145,7 @@ def _likeness(family: Family, telegrams: Sequence[Telegram], medium: PhysicalMet
     if family.identification is None:
         return 1, 0
     pattern = re.compile(family.identification)
-    texts = [text for telegram in telegrams for text in _texts(telegram)]
+    texts = [text for telegram in telegrams for text in _texts(telegram)] or [name]
     known = max((match.end() for text in texts if (match := pattern.match(text))), default=0)
     if known:
         return 0, known

@@ -147,14 +147,14 @@ class Detector:
             )
             return Verdict()
         doing = "listening" if isinstance(step, Listening) else "asking"
-        self._say(f"{self._where}: {doing} {step.what}", step.limit_s)
+        self._say(f"{doing} {step.what}", step.limit_s)
         return await (self._listen(step) if isinstance(step, Listening) else self._ask(step))
 
     async def _listen(self, step: Listening) -> Verdict:
         source = self._heard_by(step)
         async with open_link(source, step.line) as link:
             judge = Judge(self._known, is_messages=link.message_bounded, is_shared=_is_shared(source))
-            ear = _Ear(link, judge, step, lambda text: self._say(f"{self._where}: {text}", WHOLE_S))
+            ear = _Ear(link, judge, step, lambda text: self._say(text, WHOLE_S))
             try:
                 await ear.hear()
             except asyncio.CancelledError:

@@ -50,7 +50,7 @@ def dlms_wrapper(known: Known) -> Question:
 def _knock(known: Known, ask: DlmsAsk, line: Line, how: str) -> Question:
     access = DlmsAccess(ask=ask, line=line, attempts=1, session_s=60.0)
     return Question(
-        what=f"a DLMS meter for its name {how}",
+        what=f"for a DLMS meter {how}",
         line=line,
         limit_s=60.0,
         make_master=lambda: DlmsMaster(access, Objects(_NAME), known.zone),

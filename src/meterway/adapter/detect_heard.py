@@ -66,7 +66,8 @@ class Judge:
         if protocol == RADIO:
             decoders = self._plain(RADIO, self._known.keys), self._plain(RADIO, NO_KEYS)
             verdict = radio_meters(chunks, self._known.families, *decoders)
-            outcome = f"{len(verdict.meters)} radio meters"
+            count = len(verdict.meters)
+            outcome = f"{count} radio meter{'s' * (count != 1)}"
             return replace(verdict, outcome=outcome)
         findings = diagnose(best.heard, protocol, line or Line(), self.decoder)
         count = len(best.heard.telegrams)

@@ -48,7 +48,7 @@ def _knock(known: Known, line: Line, framing: Framing) -> Question:
     units = UNITS if framing == "rtu" else _TCP_UNITS
     where = f"RTU meters at {line.baud} {line.data_bits}{line.parity}{line.stop_bits}" if framing == "rtu" else "TCP"
     return Question(
-        what=f"for Modbus {where}, units {', '.join(map(str, units))}",
+        what=f"for Modbus {where} ({len(units)} usual unit ids)",
         line=line,
         limit_s=30.0,
         make_master=lambda: InTurn([(unit, _knocking(unit, framing, line)) for unit in units]),

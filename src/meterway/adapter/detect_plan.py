@@ -134,7 +134,7 @@ def _network(source: Source, known: Known) -> list[Step]:
 
 def _receiver(name: str, mode: str, listen_s: float) -> Listening:
     return Listening(
-        what=f"through a radio receiver ({RECEIVERS[name].title}, mode {mode})",
+        what=f"as radio receiver {name}, mode {mode}",
         line=Line(baud=RECEIVERS[name].baud),
         first_s=_RECEIVER_ANSWER_S,
         listen_s=listen_s,

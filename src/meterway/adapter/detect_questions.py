@@ -101,7 +101,7 @@ class Question:
 def iec62056_21(known: Known) -> Question:
     """Return the sign-on at 300 baud."""
     return Question(
-        what="with /?! at 300 7E1 (IEC 62056-21; a long list takes three minutes)",
+        what="with /?! at 300 7E1 (IEC 62056-21)",
         line=FIRST_LINE,
         limit_s=200.0,
         make_master=lambda: Iec62056Master(known.zone, Access(attempts=2), Readout()),
@@ -114,7 +114,7 @@ def iec62056_21_wake_up(known: Known) -> Question:
     families = known.asked("iec62056_21")
     woken = [family for family in families if family.sign_on and family.sign_on.wake_up_bytes] or families
     return Question(
-        what="with wake-up bytes and /?! at 300 7E1 (meters with a battery)",
+        what="with wake-up and /?! at 300 7E1 (IEC 62056-21)",
         line=FIRST_LINE,
         limit_s=200.0,
         make_master=lambda: Iec62056Master(known.zone, Access(attempts=1, wake_up_bytes=_WAKE_UP_BYTES), Readout()),

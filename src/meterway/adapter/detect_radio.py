@@ -49,7 +49,7 @@ def radio_meters(
     sealed = set(_locked(hear(chunks, keyless).errors))
     answered = [
         Answered(
-            ranked(candidate_of(family, items, media.get(name)) for family in families),
+            ranked(candidate_of(family, items, media.get(name), name) for family in families),
             address=name,
             name=name,
             needs=frozenset({"key_file"} if name in sealed else ()),
@@ -94,8 +94,8 @@ def _sender(content: bytes) -> Identity | None:
 
 def _missing_keys(locked: Mapping[str, tuple[Identity, CodecError]]) -> list[Finding]:
     sentences: tuple[tuple[str, str, Callable[[int], str]], ...] = (
-        ("encrypted", "no-key", lambda count: f"{count} radio meters are encrypted and there is no key for them"),
-        ("bad-key", "wrong-key", lambda count: f"the key does not open what {count} radio meters send"),
+        ("encrypted", "no-key", lambda count: f"there is no key for {_counted(count)} whose frames are encrypted"),
+        ("bad-key", "wrong-key", lambda count: f"the key is not that of {_counted(count)}"),
     )
     fix = (
         "get each meter's key from whoever operates it, write it into a file and name that as key_file; meters that "
@@ -108,3 +108,7 @@ def _missing_keys(locked: Mapping[str, tuple[Identity, CodecError]]) -> list[Fin
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             found.append(Finding(code, f"{sentence(len(names))}: {', '.join(names[:_NAMED])}{more}", fix))
     return found
+
+
+def _counted(count: int) -> str:
+    return f"{count} radio meter{'s' * (count != 1)}"

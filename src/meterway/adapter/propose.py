@@ -40,7 +40,7 @@ def propose(
 
 def _meter(found: Found, files: Mapping[str, Path | None]) -> MeterConfig:
     family = found.candidate.family
-    named_files = {name: file.resolve() for name, file in files.items() if name in found.needs and file is not None}
+    named_files = {name: file.absolute() for name, file in files.items() if name in found.needs and file is not None}
     config = MeterConfig(
         id=str(uuid4()),
         source=_with_line(found.source, found),

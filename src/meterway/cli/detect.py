@@ -3,6 +3,7 @@
 import asyncio
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -216,8 +217,10 @@ class _Looking:
 
     async def _one(self, source: "Source", steps: "Sequence[Step]", progress: "_Progress") -> bool:
         from meterway.adapter.detect import Detector
+        from meterway.adapter.links import describe
         from meterway.meter.diagnose import Finding
 
+        progress.head(describe(source))
         detector = Detector(source, self._known, say=progress.say)
         self.detections.append(detector.result)
         try:
@@ -242,17 +245,30 @@ class _Progress:
     begin: float = field(default_factory=time.monotonic)
     line: str = ""
 
+    def head(self, where: str) -> None:
+        """Say where is looked from now on."""
+        self._end_line()
+        self.line = ""
+        click.echo(f"Looking at {where}; Ctrl-C ends it.", err=True)
+
     def say(self, what: str, step_limit_s: float) -> None:
-        if self.line and sys.stderr.isatty():
-            click.echo(err=True)
-        self.line = f"{what} (at most {_clock(step_limit_s)})"
+        """Say what is done from now on."""
+        self._end_line()
+        self.line = f"{what}, at most {_clock(step_limit_s)}"
         self.show()
 
     def show(self) -> None:
         """Write the line; on a terminal it is written anew every second."""
         passed_s = time.monotonic() - self.begin
-        text = f"  {_clock(passed_s)}, at most {_clock(self.limit_s - passed_s)} left: {self.line}"
-        click.echo(f"\r{text}" if sys.stderr.isatty() else text, err=True, nl=not sys.stderr.isatty())
+        text = f"  {_clock(passed_s)} ({_clock(self.limit_s - passed_s)} left) {self.line}"
+        if sys.stderr.isatty():
+            click.echo(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K", err=True, nl=False)
+        else:
+            click.echo(text, err=True)
+
+    def _end_line(self) -> None:
+        if self.line and sys.stderr.isatty():
+            click.echo(err=True)
 
 
 @asynccontextmanager
