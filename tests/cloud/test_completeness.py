@@ -137,8 +137,11 @@ async def test_a_link_that_was_down(store: Store, client: httpx.AsyncClient) -> 
 @pytest.mark.parametrize(("reason", "cause"), [("bad-checksum", "telegram-rejected"), ("bad-key", "wrong-key")])
 async def test_telegrams_that_were_rejected(store: Store, client: httpx.AsyncClient, reason: str, cause: str) -> None:
     online = report("m1", Status(state="online", since=DAY))
-    bad = fault("m1", Fault(time=DAY + 12.5 * HOUR, reason=reason, message="the checksum is wrong"))
-    assert await reported(store, client, online, bad, hours=1) == [("not-read", cause, 4, "20T12:15", "20T13:30")]
+    bad = fault("m1", Fault(time=DAY + 12.5 * HOUR, reason=reason, message="wrong", data=b"/X"))
+    doubt = fault("m1", Fault(time=DAY + 12.5 * HOUR, reason="register-fell", message="a doubt"))
+    assert await reported(store, client, online, bad, doubt, hours=1) == [
+        ("not-read", cause, 4, "20T12:15", "20T13:30")
+    ]
 
 
 async def test_a_device_that_was_off_with_its_concentrator(store: Store, client: httpx.AsyncClient) -> None:

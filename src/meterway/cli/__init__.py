@@ -20,6 +20,7 @@ _COMMANDS = {
     "drivers": "meterway.cli.drivers:drivers",
     "detect": "meterway.cli.detect:detect",
     "doctor": "meterway.cli.doctor:doctor",
+    "gaps": "meterway.cli.gaps:gaps",
     "config": "meterway.cli.config:config",
 }
 

@@ -183,10 +183,13 @@ def select_changes(subjects: Sequence[str], start: datetime, end: datetime) -> S
 
 
 def select_faults(meter_ids: Sequence[str], start: datetime, end: datetime) -> Statement:
-    """Return the statement for when telegrams of meters were rejected, and why."""
+    """Return the statement for when telegrams of meters were rejected, and why.
+
+    A fault without bytes is a doubt about a reading that came, or says that a meter gave no answer.
+    """
     return Statement(
         "select meter_id, fault_time, reason from fault where meter_id = any($1::text[]) "
-        "and fault_time between $2 and $3 order by fault_time desc limit $4::bigint",
+        "and fault_time between $2 and $3 and octet_length(data) > 0 order by fault_time desc limit $4::bigint",
         (list(meter_ids), start, end, LIMIT_FAULTS),
     )
 
