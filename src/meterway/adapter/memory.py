@@ -91,4 +91,7 @@ class Memories:
 
     def of(self, meter_id: str) -> MeterMemory:
         """Return what is remembered of a meter."""
-        return self.meters.setdefault(meter_id, MeterMemory())
+        known = self.meters.get(meter_id)
+        if known is None:
+            known = self.meters[meter_id] = MeterMemory()
+        return known

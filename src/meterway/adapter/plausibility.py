@@ -295,6 +295,8 @@ class Plausibility:
         self, time: datetime, reading: MeterReading, memory: MeterMemory, wrong: Sequence[_Wrong]
     ) -> Iterator[Doubt]:
         """Yield a report for each code with something that was not wrong before."""
+        if not wrong and not memory.said:
+            return
         news = [each for each in wrong if each.is_news or (each.is_news is None and each.key not in memory.said)]
         present = {"", *(value.property_id for value in reading.property_values)}
         holding = {each.key for each in wrong}
@@ -317,6 +319,11 @@ def _seen(mapped: MappedReading, value: PropertyValue, arrival: datetime) -> See
 
 
 def _is_judged(number: Decimal) -> bool:
+    if not number.is_finite():
+        return False
+    text = str(number)
+    if len(text) <= _LIMIT_DIGITS and "E" not in text:
+        return True  # as nearly all are
     _, digits, exponent = number.as_tuple()
     return isinstance(exponent, int) and len(digits) <= _LIMIT_DIGITS and abs(exponent) <= _LIMIT_DIGITS
 
@@ -334,6 +341,8 @@ def _message(sentences: Sequence[str], meaning: str) -> str:
 
 def _code(given: str | None, wrong: Sequence[_Wrong]) -> str | None:
     """Return the fault code of a reading: all that hold, the gravest first."""
+    if not wrong:
+        return given
     found = {given, *(each.code for each in wrong)}
     return ",".join(code for code in MEANINGS if code in found) or given
 

@@ -33,12 +33,16 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=60)
 _LEAST_SCALED: Final = 100
 """Below this a thousandfold value is a young meter's."""
 _SCALES: Final = (Decimal(1000), Decimal(1_000_000))
+_LEAST_SCALE: Final = Decimal(980)
+"""What is less than this many times as much is in the same unit; spares most values a closer look."""
 _SCALED_RISE: Final = Decimal("1.01")
 """What may have been used since, a hundredth; and what may have been cut off, a thousandth."""
 _SCALED_CUT: Final = Decimal("1.001")
 _NEAR_LIMIT: Final = Decimal("0.01")
 """How near its limit a register was that rolled over, where no greatest rise is known: a hundredth."""
 _SECONDS_PER_HOUR: Final = 3600
+_ALWAYS_PER_HOUR: Final = _SECONDS_PER_HOUR // int(CLOCK_TOLERANCE.total_seconds())
+"""What rises by a part of the greatest hourly rise that ``CLOCK_TOLERANCE`` takes is never too fast."""
 
 
 class Seen(NamedTuple):
@@ -64,19 +68,27 @@ class Rules(NamedTuple):
 def doubt(level: Level, seen: Seen, rules: Rules) -> str | None:
     """Return the fault code of a value that does not follow from ``level``; None if it does."""
     old, new = level.value, seen.value
-    most = _most_rise(level, seen, rules)
     rise = abs(new - old) if rules.is_net else new - old
     if rise >= 0:
-        if old and not rules.is_net and _is_scaled(old, new):
-            return SCALE_CHANGED
-        return RISE_TOO_FAST if most is not None and rise > most else None
+        return _doubt_rise(level, seen, rules, rise)
     if rules.may_be_cut and is_coarser(old, new):
         return None
     if new and _is_scaled(new, old, falls=True):
         return SCALE_CHANGED
-    if _has_rolled_over(old, new, most):
+    if _has_rolled_over(old, new, _most_rise(level, seen, rules)):
         return REGISTER_ROLLED_OVER
     return REGISTER_FELL if new else REGISTER_ZERO
+
+
+def _doubt_rise(level: Level, seen: Seen, rules: Rules, rise: Decimal) -> str | None:
+    if not rise:
+        return None
+    if level.value and not rules.is_net and _is_scaled(level.value, seen.value):
+        return SCALE_CHANGED
+    if rules.most_per_hour is None or rise * _ALWAYS_PER_HOUR <= rules.most_per_hour:
+        return None
+    most = _most_rise(level, seen, rules)
+    return RISE_TOO_FAST if most is not None and rise > most else None
 
 
 def take(memory: RegisterMemory, seen: Seen, rules: Rules) -> str | None:
@@ -157,7 +169,7 @@ def _grain(value: Decimal) -> Decimal:
 
 def _is_scaled(small: Decimal, large: Decimal, *, falls: bool = False) -> bool:
     """Return whether one is the other in a unit of a thousandth or a millionth, give or take what was used since."""
-    if min(small, large) * (_SCALES[0] if falls else 1) < _LEAST_SCALED:
+    if large < small * _LEAST_SCALE or min(small, large) * (_SCALES[0] if falls else 1) < _LEAST_SCALED:
         return False
     for scale in _SCALES:
         ratio = large / (small * scale)

@@ -33,7 +33,7 @@ def names(telegram: Telegram, channel: int, channels: int) -> dict[str, str]:
     found = {"": digest(telegram.meter)} if telegram.meter and not channel else {}
     for register in telegram.registers:
         obis, value = register.obis, register.value
-        if obis[2:5] in _NAMES and isinstance(value, str) and value:
+        if isinstance(value, str) and value and obis[2:5] in _NAMES:
             behind = obis.b if obis.a == 0 and obis.b <= channels else 0
             if behind == channel:
                 found[str(obis)] = digest(value)

@@ -127,6 +127,7 @@ def read_lines(text: str, zone: tzinfo, *, strict: bool) -> Lines:
     return Lines(tuple(registers), tuple(odd), clock)
 
 
+@lru_cache(maxsize=1024)
 def instant(digits: str, zone: tzinfo) -> datetime | None:
     """Return the instant ``YYMMDDhhmmss`` with ``S`` (daylight saving) or ``W`` (not); None if there is no such time.
 
