@@ -23,6 +23,7 @@ from meterway.meter.mbus_codes import GROUP_A, OTHER_MEDIUM
 from meterway.meter.mbus_records import read_records
 from meterway.meter.telegram import Telegram
 from meterway.meter.wmbus_compact import Formats
+from meterway.meter.wmbus_diehl import address_of, plain_frame
 from meterway.meter.wmbus_layers import (
     COMPACT,
     REFUSALS,
@@ -135,7 +136,7 @@ class WmbusDecoder:
         return self._error(heard, problem, now)
 
     def _error(self, heard: Heard, problem: BadDataError, now: float) -> CodecError | None:
-        name = str(identity_of(heard.content[1:9]))
+        name = str(identity_of(address_of(heard.content)))
         if problem.reason in _HUSHED:
             last = self._said.get((name, problem.reason))
             if last is not None and now - last < _HUSH_S:
@@ -150,7 +151,7 @@ class WmbusDecoder:
     def _telegram(self, heard: Heard, content: bytes) -> Telegram | None:
         link = read_link(content).address
         try:
-            layers = self._layers(content)
+            layers = self._layers(plain_frame(content))
         except BadDataError:
             if self._is_ours(link):
                 raise

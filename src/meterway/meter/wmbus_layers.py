@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from meterway.core.errors import BadDataError
 from meterway.meter.mbus import Identity, read_identity
+from meterway.meter.wmbus_diehl import address_of
 from meterway.meter.wmbus_frames import SHORTEST
 
 _ELL_BYTES: Final = {0x8C: 2, 0x8D: 8, 0x8E: 10, 0x8F: 16}
@@ -117,7 +118,7 @@ def read_link(content: bytes) -> Link:
     """
     if len(content) < SHORTEST:
         raise LayerError(f"its {len(content)} bytes are no frame of wireless M-Bus")
-    return Link(content[1:9], content[9:])
+    return Link(address_of(content), content[9:])
 
 
 def read_session(rest: bytes) -> Session:

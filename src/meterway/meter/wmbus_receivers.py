@@ -48,6 +48,8 @@ _EOL_OR_END: Final = rb"(?=[\r\n]|\Z)"
 
 _DIGITS: Final = b"[%s]" % b"".join(b"\\x%x%x" % (high, low) for high in range(10) for low in range(10))
 _TYPES: Final = rb"[\x00-\x4f]"
+_ADDRESSES: Final = rb"(?:..%s{4}.%s|(?:\x24\x23|\xa5\x11).%s%s{4})" % (_DIGITS, _TYPES, _TYPES, _DIGITS)
+"""The second form is that of ``wmbus_diehl``."""
 _CI_AT: Final = rb"(?:%s|..%s)" % (_CIS, _CIS)
 """Behind the address, or behind the checksum of the first block."""
 
@@ -57,7 +59,7 @@ _PATTERNS: Final[Mapping[str, bytes]] = {
     "cul": rb"bY?[0-9A-F]{22,}+<EOL>",
     "rtl_wmbus": rb"[CRST][0-9][A-Za-z]?;[0-9];[ -~]{0,120}?;0x" + _HEX + rb";?<EOL>",
     "hex": rb"(?<![0-9A-Fa-f])" + _HEX + rb"<EOL>",
-    "bare": rb"[\x0a-\xff]" + _CONTROLS + rb".." + _DIGITS + rb"{4}." + _TYPES + _CI_AT,
+    "bare": rb"[\x0a-\xff]" + _CONTROLS + _ADDRESSES + _CI_AT,
 }
 _LINES: Final = frozenset({"cul", "rtl_wmbus", "hex"})
 _LINE_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz;:., _+-"
