@@ -116,7 +116,14 @@ def _print(check: Check, *, as_json: bool) -> None:
         print_json({"check": check.name, "code": check.word, "ok": check.ok, "detail": check.detail, "fix": check.fix})
     else:
         mark = click.style("ok  ", fg="green") if check.ok else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark}  {check.name}: {check.detail}" + (f"\n      fix: {check.fix}" if not check.ok else ""))
+        click.echo(f"{mark}  {_plain(check.name)}: {_plain(check.detail)}")
+        if not check.ok:
+            click.echo(f"      fix: {_plain(check.fix)}")
+
+
+def _plain(text: str) -> str:
+    """Return text that a terminal shows as it is: a bundle may be anybody's."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _checks(config_paths: tuple[Path, ...], listen_s: float, seen: _Seen) -> Iterator[Check]:

@@ -87,8 +87,8 @@ def examine(subject: Subject, hearing: Hearing, now: datetime, *, is_running: bo
     problems = _line(subject, hearing)
     problems += _silence(subject, hearing, now) if is_running else []
     problems += _clock(subject, hearing)
-    problems += _list_changed(subject, hearing)
-    mapped = _unmapped(subject, hearing.heard.telegrams)
+    problems += _list_changed(subject, hearing, now)
+    mapped = _unmapped(subject, hearing.heard.telegrams, now)
     good = _good(subject, hearing) if hearing.arrivals or not problems else []
     return [*good, *problems, *mapped]
 
@@ -152,7 +152,7 @@ def _clock(subject: Subject, hearing: Hearing) -> list[Check]:
     return [Check(subject.name, ok=False, detail=doubt.sentence, fix=fix, code=CLOCK_WRONG)]
 
 
-def _list_changed(subject: Subject, hearing: Hearing) -> list[Check]:
+def _list_changed(subject: Subject, hearing: Hearing, now: datetime) -> list[Check]:
     """Compare what most telegrams of the earlier half have with those of the later."""
     telegrams = hearing.heard.telegrams
     if len(telegrams) < _FEWEST_TELEGRAMS:
@@ -163,17 +163,17 @@ def _list_changed(subject: Subject, hearing: Hearing) -> list[Check]:
     gone = {code for code, count in before.items() if code not in after and 2 * count > half}
     if not came and not gone:
         return []
-    unmapped = came & _unknown_codes(subject, telegrams[half:])
+    unmapped = came & _unknown_codes(subject, telegrams[half:], now)
     detail = f"the meter's list changed: {len(came)} objects came{_list(came)}, {len(gone)} went{_list(gone)}"
     detail += f"; {len(unmapped)} unmapped{_list(unmapped)}"
     fix = "choose the `family` of the new list, or name the new objects under [meters.mapping]"
     return [Check(subject.name, ok=False, detail=detail, fix=fix, code="list-changed")]
 
 
-def _unmapped(subject: Subject, telegrams: Sequence[Telegram]) -> list[Check]:
+def _unmapped(subject: Subject, telegrams: Sequence[Telegram], now: datetime) -> list[Check]:
     """Return which objects become nothing: worth knowing, and wrong only where nothing else comes."""
-    codes = _unknown_codes(subject, telegrams)
-    has_reading = any(_mapper(subject).readings(each, each.time or datetime.now(UTC)) for each in telegrams[-1:])
+    codes = _unknown_codes(subject, telegrams, now)
+    has_reading = any(_mapper(subject).readings(each, each.time or now) for each in telegrams[-1:])
     if not telegrams or (has_reading and not codes):
         return []
     detail = f"{len(codes)} objects unmapped{_list(codes)}"
@@ -183,10 +183,10 @@ def _unmapped(subject: Subject, telegrams: Sequence[Telegram]) -> list[Check]:
     return [Check(subject.name, ok=has_reading, detail=detail, fix=fix, code="unmapped")]
 
 
-def _unknown_codes(subject: Subject, telegrams: Sequence[Telegram]) -> set[Obis]:
+def _unknown_codes(subject: Subject, telegrams: Sequence[Telegram], now: datetime) -> set[Obis]:
     mapper = _mapper(subject)
     for telegram in telegrams:
-        mapper.readings(telegram, telegram.time or datetime.now(UTC))
+        mapper.readings(telegram, telegram.time or now)
     return mapper.unmapped
 
 
