@@ -71,8 +71,8 @@ class Clock:
     def _digits(self, text: str) -> datetime | None:
         if not _DIGITS.fullmatch(text):
             return None
-        year, *rest = (int(text[at : at + 2]) for at in range(0, len(text), 2))
-        return self._local(datetime(_CENTURY + year, *rest))  # noqa: DTZ001 - made aware there
+        year, month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(0, len(text), 2))
+        return self._local(datetime(_CENTURY + year, month, day, hour, minute, second))  # noqa: DTZ001 - made aware there
 
     def _local(self, naive: datetime) -> datetime:
         first, second = (_fixed(naive.replace(tzinfo=self._zone, fold=fold)) for fold in (0, 1))

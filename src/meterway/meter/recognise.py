@@ -33,7 +33,11 @@ _SIGNATURES: tuple[tuple[str, re.Pattern[bytes], str], ...] = (
         "an SML list without the frame around it",
     ),
     ("iec62056_21", SIGNATURE, "a readout of an optical head (IEC 62056-21)"),
-    ("p1", re.compile(rb"/[^\r\n/!]{3,}\r?\n.{0,1024}?\d:\d+\.\d+\.\d+", re.DOTALL), "a telegram that begins with /XXX"),
+    (
+        "p1",
+        re.compile(rb"/[^\r\n/!]{3,}\r?\n.{0,1024}?\d:\d+\.\d+\.\d+", re.DOTALL),
+        "a telegram that begins with /XXX",
+    ),
 )
 
 
