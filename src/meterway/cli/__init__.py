@@ -14,7 +14,7 @@ _COMMANDS = {
     "edge": "meterway.cli.run:edge",
     "adapter": "meterway.cli.run:adapter",
     "concentrator": "meterway.cli.run:concentrator",
-    "cloud": "meterway.cli.run:cloud",
+    "cloud": "meterway.cli.cloud:cloud",
     "meter": "meterway.cli.meter:meter",
     "decode": "meterway.cli.decode:decode",
     "drivers": "meterway.cli.drivers:drivers",

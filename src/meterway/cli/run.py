@@ -1,4 +1,4 @@
-"""``meterway adapter | concentrator | cloud | edge``: the components, each a process that runs until it is stopped."""
+"""``meterway adapter | concentrator | edge``: the components, each a process that runs until it is stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,22 +54,6 @@ def concentrator(config_path: Path, *, verbose: bool, as_json: bool) -> None:
 
     config = read_config(config_path, ConcentratorConfig)
     run_service(f"concentrator {config.id}", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
-
-
-@click.command(short_help="Store readings, answer queries, show the page.")
-@_component
-def cloud(config_path: Path, *, verbose: bool, as_json: bool) -> None:
-    """Take in concentrator/#, store it, answer queries and show the page.
-
-    \b
-    Example:
-      meterway cloud --config cloud.toml
-    """
-    from meterway.cloud.config import CloudConfig
-    from meterway.cloud.service import run
-
-    config = read_config(config_path, CloudConfig)
-    run_service("cloud", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
 
 
 @click.command(short_help="Adapters and concentrator on one device, from one file.")
