@@ -36,7 +36,7 @@ from meterway.delivery.spool import Spool
 from meterway.edge import EdgeAdapter, EdgeConcentrator, EdgeConfig
 from meterway.meter import diagnose
 from support import sml
-from support.adapter import METER, adapter, concentrating, config_of
+from support.adapter import METER, Concentrator, adapter, concentrating, config_of
 from support.brokers import RunningBroker, free_port, running_mosquitto
 from support.links import serial_line, tcp_server, until
 
@@ -48,7 +48,7 @@ PROJECT = Path(__file__).parent.parent
 
 
 def sml_at(source: TcpSource | SerialSource | ReplaySource, meter_id: str = METER) -> MeterConfig:
-    return MeterConfig(id=meter_id, source=source, family="sml-generic", watchdog_s=5)
+    return MeterConfig(id=meter_id, source=source, family="sml-generic")
 
 
 @asynccontextmanager
@@ -236,9 +236,10 @@ async def test_readings_without_receipts(tmp_path: Path, nats: RunningBroker) ->
     async with tcp_server(serve) as port:
         meter = sml_at(TcpSource(host="127.0.0.1", port=port))
         config = config_of(tmp_path, nats, meter)
-        async with adapter(tmp_path, nats, meter):
-            await recorded(config)
-            found = await look_at_adapter(config, listen_s=2)
+        deaf = Concentrator(nats, confirm=False)
+        async with deaf.bus, adapter(tmp_path, nats, meter):
+            await deaf.until(lambda: len(deaf.of("readings")) > 5)
+            found = await look_at_adapter(config, listen_s=4)
     receipts = one(found.checks, "receipts")
     assert not receipts.ok
     assert "0 receipts came" in receipts.detail

@@ -335,6 +335,22 @@ def test_noise_between_telegrams_is_shuffled(tmp_path: Path) -> None:
     assert_names_nobody(contents, {*identities, "1MWY0000000042"})
 
 
+def test_the_names_that_owners_give_to_topics_are_hidden(tmp_path: Path) -> None:
+    family, telegram, _ = sample("json-esphome")
+    named = telegram.replace(b"slimmelezer", b"erikas-haus")
+    source = MqttSource(topic="erikas-haus/sensor/#")
+    meter = MeterConfig(id=METER, source=source, family=family.name)
+    messages = [Chunk(NOW, line) for line in named.splitlines()]
+    link = LinkReport([meter], chunks=messages, subjects=[Subject.of(meter, family)])
+    link.checks = judge(link, NOW, is_running=False)
+    config = AdapterConfig(id="a", spool_dir=Path("spool"), meters=(meter,))
+    found = AdapterReport(config, now=NOW, links=[link])
+    path, contents = bundled(found, tmp_path)
+    assert b"erikas-haus" in named
+    assert_names_nobody(contents, {"erikas-haus"})
+    assert_same_again(path, outcome(found))
+
+
 def test_a_bundle_is_for_its_owner_alone_and_never_replaces_a_file(tmp_path: Path) -> None:
     family, telegram, _ = sample("sml-generic")
     path, contents = bundled(report(family, telegram), tmp_path)

@@ -18,6 +18,9 @@ from meterway.core.errors import SetupError, TransientError
 CONNECT_TIMEOUT_S: Final = 5.0
 _RETAINED_WITHIN_S: Final = 1.0
 """So long after the last one, a retained message is waited for."""
+_GRACE_S: Final = 2.0
+"""So long receipts are waited for when the watch is over, for what was published at its end."""
+_RECEIPTS: Final = "receipt/"
 _MOST_FILTERS: Final = 8
 """NATS allows 15 a session."""
 _MOST_MESSAGES: Final = 20_000
@@ -35,6 +38,8 @@ class Seen:
     """By topic."""
     live: Counter[str] = field(default_factory=Counter)
     """How many messages came on each topic while it was watched."""
+    is_over: bool = False
+    """The watch is, but for receipts."""
 
 
 async def look_at_broker(
@@ -55,6 +60,8 @@ async def look_at_broker(
         if inbound.retained:
             if len(seen.retained) < _MOST_MESSAGES:
                 seen.retained[inbound.topic] = inbound.payload
+        elif seen.is_over and not inbound.topic.startswith(_RECEIPTS):
+            pass
         elif inbound.topic in seen.live or len(seen.live) < _MOST_MESSAGES:
             seen.live[inbound.topic] += 1
         inbound.ack()
@@ -86,7 +93,10 @@ async def _watch(session: Session, seen: Seen, wanted: list[str], watch_s: float
     while wanted and count < len(seen.retained):
         count = len(seen.retained)
         await asyncio.sleep(_RETAINED_WITHIN_S)
-    await asyncio.sleep(watch_s)
+    if watch_s:
+        await asyncio.sleep(watch_s)
+        seen.is_over = True
+        await asyncio.sleep(_GRACE_S)
 
 
 async def _why(config: BrokerConfig, name: str, error: Exception) -> Check:

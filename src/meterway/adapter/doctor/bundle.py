@@ -13,7 +13,7 @@
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,13 +26,14 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import msgspec
 
 from meterway import __version__
-from meterway.adapter.config import MeterConfig
+from meterway.adapter.config import MeterConfig, MqttSource
 from meterway.adapter.doctor.adapter import AdapterReport, LinkReport, judge
 from meterway.adapter.doctor.check import Check
 from meterway.adapter.doctor.hearing import Hearing, hear_again, is_message_bounded
 from meterway.adapter.doctor.hide import hide, spoken
-from meterway.adapter.doctor.hide.identities import identities, leaks
+from meterway.adapter.doctor.hide.identities import identities, leaks, topic_names
 from meterway.adapter.doctor.hide.pseudonyms import Pseudonyms
+from meterway.adapter.doctor.manifest import FORMAT, Manifest, ShownAdapter, ShownCheck, ShownChunk, ShownLink
 from meterway.adapter.doctor.meter import Subject
 from meterway.adapter.doctor.names import Names
 from meterway.adapter.raw import Chunk
@@ -44,74 +45,13 @@ from meterway.core.topics import SpecificTopic, split_smart_meter_topic
 from meterway.meter.family import Family, load_family
 from meterway.meter.keys import NO_KEYS
 
-FORMAT: Final = 1
 LIMIT_LINK_BYTES: Final = 1 << 20
 LIMIT_BYTES: Final = 16 << 20
 _PACKAGES: Final = ("click", "cryptography", "gmqtt", "httpx", "msgspec", "pymodbus", "serialx", "tzdata", "uvloop")
+_JSON: Final = "json"
 _BYTES: Final = ".jsonl"
 _SHORTEST_PRIVATE: Final = 12
 """Shorter ids may be words, which stand in sentences by themselves."""
-
-
-class ShownChunk(msgspec.Struct, frozen=True):
-    """What one read of a link returned."""
-
-    time: datetime
-    hex: str
-
-
-class ShownCheck(msgspec.Struct, frozen=True):
-    """A ``Check``, as ``meterway doctor --json`` prints it."""
-
-    check: str
-    code: str
-    ok: bool
-    detail: str
-    fix: str
-
-
-class ShownLink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One link: what was found, and whether its bytes are here."""
-
-    meters: tuple[str, ...]
-    protocol: str
-    """What its bytes were found to be; empty: nothing is known of them, and they are shuffled."""
-    size_bytes: int
-    """Of its bytes, as they were recorded."""
-    file: str = ""
-    left_out: str = ""
-    """Why its bytes are not here."""
-    encrypted: bool = False
-    """Its frames cannot be decrypted any more, because they do not name the meter any more."""
-    replays: bool = False
-    """Its bytes give the same findings again."""
-    is_running: bool = False
-    addresses: dict[str, str] = msgspec.field(default_factory=dict)
-    """How meters that share the link call themselves in these bytes."""
-    findings: tuple[ShownCheck, ...] = ()
-    """What its bytes say."""
-    others: tuple[ShownCheck, ...] = ()
-    """What else was found of it."""
-
-
-class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
-    """One adapter."""
-
-    name: str
-    now: datetime
-    """When it was looked at."""
-    links: tuple[ShownLink, ...]
-    findings: tuple[ShownCheck, ...]
-    """Of its broker, spool and processes."""
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a bundle."""
-
-    format: int
-    made: datetime
-    meterway: str
-    adapters: tuple[ShownAdapter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +97,22 @@ def write(path: Path, contents: Iterable[Content]) -> None:
 
     Raises:
         SetupError: there is a file of that name already.
+        OSError: it cannot be written; nothing is left of it.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise SetupError(f"{path} is there already; name another file") from error
-    with open(descriptor, "wb") as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # noqa: PTH123 - for its mode
-        for content in contents:
-            info = ZipInfo(content.file, datetime.now(UTC).timetuple()[:6])
-            info.external_attr = 0o600 << 16
-            info.compress_type = ZIP_DEFLATED
-            archive.writestr(info, content.data)
+    try:
+        with open(descriptor, "wb") as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # noqa: PTH123 - for its mode
+            for content in contents:
+                info = ZipInfo(content.file, datetime.now(UTC).timetuple()[:6])
+                info.external_attr = 0o600 << 16
+                info.compress_type = ZIP_DEFLATED
+                archive.writestr(info, content.data)
+    except OSError:
+        path.unlink()
+        raise
 
 
 class _Builder:
@@ -215,6 +160,7 @@ class _Builder:
         heard = [hearing for subject in _listeners(link) if (hearing := _heard(subject, link.chunks)) is not None]
         names = identities(telegram for hearing in heard for telegram in hearing.heard.telegrams)
         self.identities |= names
+        names |= topic_names(_topics(link, heard))
         self.names.hide_also(names)
         meters = [self.names.meter(meter) for meter in link.meters]
         shown = ShownLink(
@@ -285,6 +231,15 @@ class _Builder:
 def _listeners(link: LinkReport) -> list[Subject]:
     """Return the meters of a link, and one that listens to all that share it."""
     return [*link.subjects, *([_everybody(link)] if link.subjects else [])]
+
+
+def _topics(link: LinkReport, heard: Iterable[Hearing]) -> Iterator[str]:
+    """Yield the beginnings of topics, which their owner chose; their ends say what is measured."""
+    for meter in link.meters:
+        if isinstance(meter.source, MqttSource):
+            yield meter.source.topic.rpartition("/")[0]
+    for hearing in heard:
+        yield from (telegram.meter for telegram in hearing.heard.telegrams if telegram.protocol == _JSON)
 
 
 def _everybody(link: LinkReport) -> Subject:

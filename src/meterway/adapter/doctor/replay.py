@@ -11,8 +11,8 @@ import msgspec
 
 from meterway.adapter.config import AdapterConfig, MeterConfig
 from meterway.adapter.doctor.adapter import LinkReport, judge
-from meterway.adapter.doctor.bundle import FORMAT, Manifest, ShownCheck, ShownChunk, ShownLink
 from meterway.adapter.doctor.check import Check
+from meterway.adapter.doctor.manifest import FORMAT, Manifest, ShownCheck, ShownChunk, ShownLink
 from meterway.adapter.doctor.meter import Subject
 from meterway.adapter.raw import Chunk
 from meterway.core.config import load_config

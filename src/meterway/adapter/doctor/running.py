@@ -44,9 +44,13 @@ def processes() -> list[Process]:
     for folder in _PROC.iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with suppress(OSError):
-                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-                found.append(Process(int(folder.name), tuple(words)))
+                found.append(_process(int(folder.name)))
     return found
+
+
+def _process(pid: int) -> Process:
+    words = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    return Process(pid, tuple(words))
 
 
 def users_of(path: Path) -> list[Process]:
@@ -67,7 +71,7 @@ def lock_owner(path: Path) -> Process | None:
         for line in (_PROC / "locks").read_text().splitlines():
             fields = line.split()
             if len(fields) > _LOCK_FIELDS and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-                return Process(int(fields[4]), ())
+                return _process(int(fields[4]))
     return None
 
 

@@ -10,6 +10,10 @@ from meterway.meter.telegram import Register, Telegram
 _RUN: Final = re.compile(r"[0-9A-Za-z]{6,}")
 _NUMBER: Final = re.compile(r"[0-9]{6,}")
 _FEWEST_DIGITS: Final = 4
+_PUBLIC: Final = frozenset(
+    ("tele", "stat", "shellies", "emeter", "sensor", "state", "status", "homeassistant", "wmbusmeters", "zigbee2mqtt")
+)
+"""Levels of topics that programs choose."""
 _SHORTEST_BYTES: Final = 4
 """Shorter forms occur by chance."""
 _NAMES: Final = frozenset(
@@ -28,6 +32,12 @@ def identities(telegrams: Iterable[Telegram]) -> set[str]:
         for text in texts:
             found |= {run for run in _RUN.findall(str(text)) if _is_individual(run)}
     return found
+
+
+def topic_names(topics: Iterable[str]) -> set[str]:
+    """Return the levels of MQTT topics that their owner may have named."""
+    levels = {level for topic in topics for level in topic.split("/")}
+    return {level for level in levels if len(level) >= _SHORTEST_BYTES and level.casefold() not in _PUBLIC}
 
 
 def _is_name(register: Register) -> bool:
