@@ -64,7 +64,6 @@ def batches() -> Iterator[list[ArrivedReading]]:
 @asynccontextmanager
 async def ingesting(store: Store, sent: list[list[ArrivedReading]]) -> AsyncIterator[None]:
     """Store batch after batch; ``sent`` has those that are committed."""
-
     stop = asyncio.Event()
 
     async def work() -> None:
