@@ -290,7 +290,11 @@ def test_a_list_that_changed(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_wrong(tmp_path: Path) -> None:
     family, telegram, identities = sample("p1-generic")
-    fault(report(family, telegram), "clock-wrong", tmp_path, *identities)
+    found = report(family, telegram)
+    fault(found, "clock-wrong", tmp_path, *identities)
+    [link] = found.links
+    link.subjects = [Subject.of(replace(link.meters[0], clock="recorded"), family)]
+    assert "clock-wrong" not in [check.code for check in judge(link, NOW, is_running=False)]
 
 
 def test_silence_of_a_meter_whose_adapter_runs(tmp_path: Path) -> None:

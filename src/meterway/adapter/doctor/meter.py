@@ -137,7 +137,8 @@ def _silence(subject: Subject, hearing: Hearing, now: datetime) -> list[Check]:
 
 def _clock(subject: Subject, hearing: Hearing) -> list[Check]:
     """Look at the newest telegram: a replayed file is old rightly, and so are all rows of a load profile but one."""
-    if isinstance(subject.config.source, ReplaySource) or not hearing.arrivals:
+    is_old = subject.config.clock == "recorded" or isinstance(subject.config.source, ReplaySource)
+    if is_old or not hearing.arrivals:
         return []
     arrival = hearing.arrivals[-1]
     times = [
