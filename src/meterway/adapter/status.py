@@ -3,8 +3,8 @@
 A session of its own for each meter (docs/adr/0002), so that the last will is that meter's own.
 """
 
+import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
@@ -93,7 +93,6 @@ class StatusSessions:
         self._adapter_id = adapter_id
         self._wall = wall
         self._open: dict[str, StatusSession] = {}
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,12 +100,13 @@ class StatusSessions:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        # One after the other, the sessions of hundreds of meters would take longer than a stop may.
+        await asyncio.gather(*(session.__aexit__(kind, error, trace) for session in self._open.values()))
 
     async def of(self, meter_id: str) -> StatusSession:
         """Return the session of a meter."""
         session = self._open.get(meter_id)
         if session is None:
             session = StatusSession(self._broker, self._adapter_id, meter_id, self._wall)
-            self._open[meter_id] = await self._stack.enter_async_context(session)
+            self._open[meter_id] = await session.__aenter__()
         return session
