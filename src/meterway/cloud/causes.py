@@ -9,6 +9,7 @@ Numbers tell what time cannot. The adapter counts a meter's readings without gap
 What it does not do: prove. A cause is what the reports of that time say; clocks of meters and adapters differ.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -203,7 +204,9 @@ def _why_silent(pause: Pause, evidence: Evidence) -> tuple[Cause, str | None]:
         if spent_s >= half_s > 0:
             return cause, detail
     slack = timedelta(seconds=min(max(pause.interval_s or 0, _SLACK_LEAST_S), _SLACK_MOST_S))
-    reasons = Counter(each.reason for each in evidence.faults if pause.start - slack < each.time < pause.end + slack)
+    first = bisect_right(evidence.faults, pause.start - slack, key=_time)
+    last = bisect_left(evidence.faults, pause.end + slack, key=_time)
+    reasons = Counter(each.reason for each in evidence.faults[first:last])
     if reasons:
         said = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
         return ("wrong-key" if reasons.keys() & KEY_REASONS else "telegram-rejected"), said
@@ -213,7 +216,7 @@ def _why_silent(pause: Pause, evidence: Evidence) -> tuple[Cause, str | None]:
     if pause.restarted:
         return "counting-restarted", "the sequence numbers began again: the adapter's spool was replaced"
     quiet_s, detail = _spent(pause, evidence.states, lambda each: each.state in ("silent", "waiting"))
-    known = any(each.time <= pause.end for each in evidence.states)
+    known = bool(evidence.states) and evidence.states[0].time <= pause.end
     return ("meter-silent", detail if quiet_s else None) if known else ("unknown", None)
 
 
@@ -222,12 +225,18 @@ def _spent(
 ) -> tuple[float, str | None]:
     """Return how many seconds of a pause were spent in states that are ``wanted``, and what was said last of these."""
     spent_s, detail = 0.0, None
-    ends = [*(each.time for each in states[1:]), pause.end]
-    for each, end in zip(states, ends, strict=False):  # without states there are none to end
-        overlap_s = (min(end, pause.end) - max(each.time, pause.start)).total_seconds()
+    first = max(0, bisect_right(states, pause.start, key=_time) - 1)
+    there = states[first : bisect_left(states, pause.end, key=_time)]
+    ends = [*(each.time for each in there[1:]), pause.end]
+    for each, end in zip(there, ends, strict=False):  # without states there are none to end
+        overlap_s = (end - max(each.time, pause.start)).total_seconds()
         if overlap_s > 0 and wanted(each):
             spent_s, detail = spent_s + overlap_s, each.detail
     return spent_s, detail
+
+
+def _time(reported: StateChange | FaultNote) -> datetime:
+    return reported.time
 
 
 def _last(states: Sequence[StateChange]) -> StateChange | None:

@@ -103,7 +103,7 @@ def late_after_s(interval_s: float) -> float:
 def pauses(days: Sequence[MeterDay], span: Span) -> list[Pause]:
     """Return the pauses that touch the span; ``days`` are in order, with the one before it and the one after."""
     found = [each for each in _between(days) if each.end > span.start and each.start < span.end]
-    last = _last_end(days)
+    last = last_end(days)
     if last is not None and last < span.end:
         interval_s = days[-1].interval_s
         limit_s = (
@@ -138,12 +138,12 @@ def _pause(end: datetime, number: int | None, following: Stretch, interval_s: fl
     return Pause(start, stop, interval_s, skipped, is_late=is_late, restarted=restarted)
 
 
-def expected(day: date, days: Sequence[MeterDay], span: Span, interval_s: float) -> int:
-    """Return how many readings of the meter there should be of a day: from its first one ever until now.
+def expected(day: date, first: datetime, last: datetime, span: Span, interval_s: float) -> int:
+    """Return how many readings of the meter there should be of a day, from its first one ever until now.
 
-    On the day of asking only what is certain to be late counts: the last reading may be followed by another at once.
+    ``first`` and ``last`` are those that are known. On the day of asking only what is certain to be late counts: the
+    last reading may be followed by another at once.
     """
-    first, last = days[0].stretches[0].start, _last_end(days) or span.end
     start, end = max(start_of(day), first), min(start_of(day + _DAY), span.end)
     if end == span.now and (end - last).total_seconds() <= late_after_s(interval_s):
         end = last
@@ -155,5 +155,6 @@ def expected(day: date, days: Sequence[MeterDay], span: Span, interval_s: float)
     return int((end - start).total_seconds() / interval_s + (_SLIP if extra == 0 or end == last else -_SLIP)) + extra
 
 
-def _last_end(days: Sequence[MeterDay]) -> datetime | None:
+def last_end(days: Sequence[MeterDay]) -> datetime | None:
+    """Return the time of the last reading, if there is one."""
     return max((each.end for day in days for each in day.stretches), default=None)

@@ -1,6 +1,7 @@
 """Completeness as the API shows it: per meter, per day, and the gaps. Pure."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from math import floor
 
@@ -8,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meterway.cloud.causes import Cause, Gap, Kind
-from meterway.cloud.completeness import MeterDay, Span, expected, start_of
+from meterway.cloud.completeness import MeterDay, Span, expected, last_end, start_of
 from meterway.core.errors import BadDataError
 
 DEFAULT_DAYS = 7
@@ -115,13 +116,14 @@ def day_answers(days: Sequence[MeterDay], gaps: Sequence[Gap], span: Span) -> tu
     """Return a meter's days; ``days`` as ``pauses`` takes them, ``gaps`` what became of the pauses."""
     by_day = {each.day: each for each in days}
     interval_s = next((each.interval_s for each in reversed(days) if each.day < span.first), None)
+    parts = _parts(gaps, span)
+    last = last_end(days)
     answers = []
     for day in span.days():
         found = by_day.get(day)
         interval_s = (found and found.interval_s) or interval_s
-        due = expected(day, days, span, interval_s) if days and interval_s else None
-        parts = [part for gap in gaps if (part := _part(gap, day, span)).missing]
-        answers.append(_day_answer(day, found, due, parts))
+        due = expected(day, days[0].stretches[0].start, last, span, interval_s) if last and interval_s else None
+        answers.append(_day_answer(day, found, due, parts[day]))
     return tuple(answers)
 
 
@@ -161,6 +163,19 @@ def _day_answer(day: date, found: MeterDay | None, due: int | None, parts: list[
         percent=_percent(missing, due),
         gaps=tuple(sorted(parts, key=lambda each: (each.start, each.kind))),
     )
+
+
+def _parts(gaps: Sequence[Gap], span: Span) -> Mapping[date, list[GapAnswer]]:
+    """Return what is missing on each day."""
+    parts: defaultdict[date, list[GapAnswer]] = defaultdict(list)
+    for gap in gaps:
+        day, last = max(gap.start.date(), span.first), min(gap.end.date(), span.last)
+        while day <= last:
+            part = _part(gap, day, span)
+            if part.missing:
+                parts[day].append(part)
+            day += _DAY
+    return parts
 
 
 def _part(gap: Gap, day: date, span: Span) -> GapAnswer:

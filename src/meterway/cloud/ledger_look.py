@@ -1,5 +1,6 @@
 """Looks into the ledger: gathers days, pauses and what was reported meanwhile. Joins the deciders and the store."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,11 +51,16 @@ class _Reported:
 
 
 async def look(fetch: Fetch, meters: Sequence[MeterRow], span: Span) -> list[MeterLedger]:
-    """Return what the ledger says of ``meters``, in their order; one query for all of each kind of evidence."""
-    days = await _days(fetch, meters, span)
-    found = {meter.meter_key: pauses(days[meter.meter_key], span) for meter in meters}
+    """Return what the ledger says of ``meters``, in their order; one query for all of each kind of evidence.
+
+    What takes long is done in a thread: others are served meanwhile.
+    """
+    rows = await fetch(select_days([meter.meter_key for meter in meters], span))
+    days, found = await asyncio.to_thread(_pauses, rows, meters, span)
     reported = await _reported(fetch, [meter for meter in meters if found[meter.meter_key]], found, span)
-    return [_ledger(meter, days[meter.meter_key], found[meter.meter_key], reported, span) for meter in meters]
+    return await asyncio.to_thread(
+        lambda: [_ledger(meter, days[meter.meter_key], found[meter.meter_key], reported, span) for meter in meters]
+    )
 
 
 def _ledger(
@@ -74,12 +80,14 @@ def _ledger(
     return MeterLedger(answers, summary(meter.meter_id, meter.name, meter.interval_s, answers))
 
 
-async def _days(fetch: Fetch, meters: Sequence[MeterRow], span: Span) -> Mapping[int, list[MeterDay]]:
+def _pauses(
+    rows: list[Row], meters: Sequence[MeterRow], span: Span
+) -> tuple[Mapping[int, list[MeterDay]], Mapping[int, list[Pause]]]:
+    """Return the days and the pauses of each meter."""
     days: defaultdict[int, list[MeterDay]] = defaultdict(list)
-    rows = await fetch(select_days([meter.meter_key for meter in meters], span))
     for row in rows_as(map(Row.items, rows), DayRow):
         days[row.meter_key].append(row.meter_day())
-    return days
+    return days, {meter.meter_key: pauses(days[meter.meter_key], span) for meter in meters}
 
 
 async def _reported(

@@ -188,8 +188,9 @@ def select_faults(meter_ids: Sequence[str], start: datetime, end: datetime) -> S
     A fault without bytes is a doubt about a reading that came, or says that a meter gave no answer.
     """
     return Statement(
-        "select meter_id, fault_time, reason from fault where meter_id = any($1::text[]) "
-        "and fault_time between $2 and $3 and octet_length(data) > 0 order by fault_time desc limit $4::bigint",
+        "select * from (select meter_id, fault_time, reason from fault where meter_id = any($1::text[]) "
+        "and fault_time between $2 and $3 and octet_length(data) > 0 order by fault_time desc limit $4::bigint) newest "
+        "order by fault_time",
         (list(meter_ids), start, end, LIMIT_FAULTS),
     )
 

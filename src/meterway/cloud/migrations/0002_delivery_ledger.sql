@@ -4,6 +4,7 @@
 -- their number may be another than the one that is stored.
 create table arrival (
     arrival_key      bigint generated always as identity primary key,
+    reading_count    integer not null,
     meter_keys       integer[] not null,
     reading_times    timestamptz[] not null,
     sequence_numbers bigint[] not null,

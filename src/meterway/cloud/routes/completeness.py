@@ -12,8 +12,8 @@ from meterway.cloud.ledger_query import MeterRow, rows_as, select_backlog, selec
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Row
 
-DEFAULT_METERS = 200
-LIMIT_METERS = 1000
+DEFAULT_METERS = 100
+LIMIT_METERS = 200
 
 FirstDay = Annotated[str | None, Query(alias="from", max_length=40, description="The first day (UTC), YYYY-MM-DD")]
 LastDay = Annotated[str | None, Query(alias="to", max_length=40, description="The last day, today without it")]

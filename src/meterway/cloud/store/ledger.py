@@ -15,8 +15,11 @@ kept (``is_coarse``); how many readings are stored is."""
 PAUSE_INTERVALS = 1.5
 """Readings that are further apart than so many intervals have a pause between them."""
 
-_ARRIVALS = 50
-"""So many batches are entered in one transaction."""
+_READINGS = 40_000
+"""About so many readings are entered in one transaction."""
+
+_BATCHES = 2000
+"""So many batches at most."""
 
 _BACKLOG_DAYS = 20
 """So many meters' days of before the ledger are entered in one transaction."""
@@ -30,14 +33,17 @@ _LOCK = 0x6D657465_6C656467
 _FROM_ARRIVALS = f"""
 taken as (
     delete from arrival where arrival_key = any(array(
-        select arrival_key from arrival order by arrival_key limit {_ARRIVALS}
+        select arrival_key from (
+            select arrival_key, sum(reading_count) over (order by arrival_key) - reading_count as readings_before
+            from (select arrival_key, reading_count from arrival order by arrival_key limit {_BATCHES}) oldest
+        ) counted where readings_before < {_READINGS}
     )) returning *
 ), came as (
     select distinct meter_key, (reading_time at time zone 'UTC')::date as day, reading_time, sequence_number
     from taken, unnest(meter_keys, reading_times, sequence_numbers) as v (meter_key, reading_time, sequence_number)
 ), added as (
-    select meter_key, day, sum(count)::bigint as stored
-    from taken, unnest(new_meter_keys, new_days, new_counts) as v (meter_key, day, count) group by meter_key, day
+    select meter_key, day, count as stored
+    from taken, unnest(new_meter_keys, new_days, new_counts) as v (meter_key, day, count)
 )
 """  # noqa: S608 - the parts are ours
 
@@ -52,16 +58,19 @@ taken as (
     where reading_time >= day::timestamp at time zone 'UTC' and reading_time < (day + 1)::timestamp at time zone 'UTC'
     and stored_time < (select applied_time from schema_version where version = 2)
 ), added as (
-    select meter_key, day, count(*) as stored from came group by meter_key, day
+    select meter_key, day, 1 as stored from came
 )
 """  # noqa: S608 - the parts are ours
 
 _ENTER = f"""
 , known as (
-    select t.meter_key, t.day, d.stored, coalesce(d.is_coarse, false) as is_coarse,
+    select t.meter_key, t.day, coalesce(d.stored, 0) + t.stored as stored, coalesce(d.is_coarse, false) as is_coarse,
            coalesce((m.description->>'intervalS')::double precision, d.interval_s) as interval_s,
            d.start_times, d.end_times, d.first_numbers, d.last_numbers
-    from (select distinct meter_key, day from came) t
+    from (
+        select meter_key, day, sum(stored)::bigint as stored
+        from (select meter_key, day, 0 as stored from came union all select * from added) v group by meter_key, day
+    ) t
     join meter m using (meter_key) left join meter_day d using (meter_key, day)
 ), stretch as (
     select meter_key, day, start_time, end_time, first_number, last_number
@@ -98,19 +107,19 @@ _ENTER = f"""
 ), entered as (
     insert into meter_day (meter_key, day, stored, interval_s, is_coarse, start_times, end_times, first_numbers,
                            last_numbers)
-    select meter_key, day, coalesce(k.stored, 0) + coalesce(a.stored, 0), k.interval_s, bool_or(now_coarse),
+    select meter_key, day, k.stored, k.interval_s, bool_or(now_coarse),
            array_agg(j.start_time order by j.start_time, j.first_number),
            array_agg(j.end_time order by j.start_time, j.first_number),
            array_agg(j.first_number order by j.start_time, j.first_number),
            array_agg(j.last_number order by j.start_time, j.first_number)
-    from joined j join known k using (meter_key, day) left join added a using (meter_key, day)
-    group by meter_key, day, k.stored, a.stored, k.interval_s
+    from joined j join known k using (meter_key, day)
+    group by meter_key, day, k.stored, k.interval_s
     on conflict (meter_key, day) do update
     set stored = excluded.stored, interval_s = excluded.interval_s, is_coarse = excluded.is_coarse,
         start_times = excluded.start_times, end_times = excluded.end_times,
         first_numbers = excluded.first_numbers, last_numbers = excluded.last_numbers
 )
-select count(*) from taken
+select (select count(*) from taken), (select count(*) from came)
 """  # noqa: S608 - the parts are ours
 
 
@@ -120,13 +129,16 @@ async def enter_arrivals(database: Database) -> None:
     Raises:
         TransientError: the database is away; nothing is entered twice.
     """
-    while await _enter(database, _FROM_ARRIVALS) == _ARRIVALS:
-        pass
+    while True:
+        batches, readings = await _enter(database, _FROM_ARRIVALS)
+        if batches < _BATCHES and readings < _READINGS // 2:  # what was left meanwhile is for the next call
+            return
 
 
 async def enter_backlog(database: Database) -> bool:
     """Enter some of what was stored before there was a ledger; tell whether there was any."""
-    return await _enter(database, _FROM_BACKLOG) > 0
+    days, _ = await _enter(database, _FROM_BACKLOG)
+    return days > 0
 
 
 async def forget_before(database: Database, day: date) -> None:
@@ -144,10 +156,14 @@ async def forget_before(database: Database, day: date) -> None:
         )
 
 
-async def _enter(database: Database, source: str) -> int:
+async def _enter(database: Database, source: str) -> tuple[int, int]:
+    """Enter from ``source``; return how many of its rows were taken, and how many readings were in them."""
     async with database.transaction() as connection:
         await _lock(connection)
-        return int(await connection.fetchval(f"with {source} {_ENTER}"))
+        await connection.execute("set local work_mem = '64MB'")  # else the sorts go to the disk, four times slower
+        row = await connection.fetchrow(f"with {source} {_ENTER}")
+    assert row is not None  # noqa: S101 - an aggregate always has a row
+    return row[0], row[1]
 
 
 async def _lock(connection: Connection) -> None:

@@ -75,8 +75,9 @@ _STORE = f"""
 ), new as (
     select meter_key, (reading_time at time zone 'UTC')::date as day, count(*) as count from stored group by 1, 2
 ), noted as (
-    insert into arrival (meter_keys, reading_times, sequence_numbers, new_meter_keys, new_days, new_counts)
-    select array_agg(meter_key), array_agg(reading_time), array_agg(sequence_number),
+    insert into arrival (reading_count, meter_keys, reading_times, sequence_numbers, new_meter_keys, new_days,
+                         new_counts)
+    select count(*), array_agg(meter_key), array_agg(reading_time), array_agg(sequence_number),
            coalesce((select array_agg(meter_key order by meter_key, day) from new), '{{}}'),
            coalesce((select array_agg(day order by meter_key, day) from new), '{{}}'),
            coalesce((select array_agg(count order by meter_key, day) from new), '{{}}')
