@@ -98,7 +98,7 @@ class LedgerConfig(Table, frozen=True):
     """The delivery ledger: how complete each meter's readings are."""
 
     keep_days: Annotated[int, msgspec.Meta(ge=2, le=36_525)] = 400
-    """For so many days it is known which readings were missing, and why. A meter's day takes about 200 bytes."""
+    """For so many days it is known which readings were missing, and why. A meter and day takes 200 to 500 bytes."""
 
 
 class CloudConfig(Table, frozen=True):
