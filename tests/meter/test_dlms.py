@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from meterway.core.errors import SetupError
 from meterway.core.obis import Obis
+from meterway.meter.axdr import GrammarError
 from meterway.meter.codec import CodecError
 from meterway.meter.dlms import LIMIT_BYTES
+from meterway.meter.dlms_bare import BareReader
 from meterway.meter.dlms_layout import PushList, clock
 from meterway.meter.dlms_mbus import encode_frames
 from meterway.meter.dlms_segments import LIMIT_MESSAGE_BYTES
@@ -404,6 +406,21 @@ def test_bare_push_is_out_when_the_next_begins() -> None:
 def test_bare_push_that_is_cut_by_the_next_gives_no_reading() -> None:
     for end in range(1, len(APDU)):
         assert kinds(decode(APDU[:end] + push(2) + push(3))) == ["2", "3"]
+
+
+def test_a_full_buffer_is_not_searched_anew_with_every_byte() -> None:
+    """Damaged heads of frames come in pieces of 11 bytes; each looks like the beginning of a bare push."""
+    tries: list[int] = []
+
+    def end_of(data: bytes, at: int) -> int:
+        tries.append(at)
+        raise GrammarError(f"no push within {len(data)} bytes")
+
+    reader = BareReader(end_of)
+    for _ in range(10_000):
+        reader.feed(b"\xdb\x08ABC\x82\xff\xff\0\0\0")
+        assert reader.buffered_bytes <= LIMIT_MESSAGE_BYTES
+    assert len(tries) < 5000
 
 
 def test_bare_pushes_are_not_looked_for_once_a_frame_was_seen() -> None:

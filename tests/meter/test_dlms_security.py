@@ -136,6 +136,19 @@ def test_telegram_without_tag_after_a_verified_one_is_refused() -> None:
     assert kinds(decode(frames, KEYS)) == ["12345678", "downgraded", "12345678"]
 
 
+def test_what_anybody_can_write_is_refused_after_an_encrypted_telegram() -> None:
+    """Authenticated only, with a tag that cannot be tested without the authentication key: no key is needed for it."""
+    forged = encode_hdlc(seal(push(), title=TITLE, counter=2, keys=Keys(bytes(16), bytes(16)), control=0x10))
+    frames = encode_hdlc(sealed(1)) + forged + encode_hdlc(sealed(3))
+    assert kinds(decode(frames, ENCRYPTION_ONLY)) == ["12345678", "downgraded", "12345678"]
+
+
+def test_a_forged_counter_does_not_lock_the_meter_out() -> None:
+    forged = seal(push(), title=TITLE, counter=0xFFFFFFFF, keys=Keys(bytes(16), bytes(16)), control=0x10)
+    frames = encode_hdlc(forged) + encode_hdlc(sealed(1)) + encode_hdlc(sealed(2))
+    assert kinds(decode(frames, ENCRYPTION_ONLY)) == ["12345678"] * 3
+
+
 @pytest.mark.parametrize("keys", [KEYS, ENCRYPTION_ONLY])
 def test_ciphered_push_passes_the_gate(keys: Keys) -> None:
     for data, checked in ((encode_hdlc(sealed(1), most_bytes=60), True), (encode_frames(sealed(1)), keys is KEYS)):

@@ -35,10 +35,12 @@ _MOST_STARTS: Final = 16
 """How many places are tried at a time, so that bytes that look like many beginnings cost little."""
 _GROWTH: Final = 4
 """It is tried again when a quarter more has come."""
+_KEPT_BYTES: Final = LIMIT_MESSAGE_BYTES - LIMIT_MESSAGE_BYTES // _GROWTH
+"""Of a buffer that is full so much stays: were it all, every byte more would have it tried again."""
 
 
 class BareReader:
-    """Bytes in, bare APDUs out; at most ``LIMIT_MESSAGE_BYTES`` wait, older ones are given up."""
+    """Bytes in, bare APDUs out; at most ``LIMIT_MESSAGE_BYTES`` wait, then the oldest quarter is given up."""
 
     def __init__(self, end_of: Callable[[bytes, int], int]) -> None:
         """``end_of`` returns where the APDU at a place ends, and raises GrammarError or BadDataError if it does not."""
@@ -61,8 +63,9 @@ class BareReader:
             grown = (size - self._tried_bytes) * _GROWTH >= self._tried_bytes
             if size > LIMIT_MESSAGE_BYTES or (grown and _START.search(self._buffer, max(1, before - _START_BYTES))):
                 messages += self._read(final=False)
+                if len(self._buffer) > LIMIT_MESSAGE_BYTES:
+                    self._drop(len(self._buffer) - _KEPT_BYTES)
                 self._tried_bytes = len(self._buffer)
-                self._drop(len(self._buffer) - LIMIT_MESSAGE_BYTES)
         return messages
 
     def flush(self) -> list[Message]:

@@ -36,6 +36,8 @@ _ENCRYPTED: Final = 0x20
 _COMPRESSED: Final = 0x80
 _SUITE: Final = 0x0F
 _LAST_SUITE: Final = 1
+_OPEN, _CIPHERED, _VERIFIED = range(3)
+"""How an APDU is protected, rising: anybody could have written it; who has the encryption key; who has both."""
 _LIMIT_METERS: Final = 64
 """Meters of which the counter is remembered; all on one line, with one key."""
 
@@ -95,9 +97,11 @@ def read_sealed(data: bytes, at: int = 0, *, title: bytes = b"") -> Sealed:
 class Opener:
     """Opens what the meters on one line seal, and remembers what it must to refuse replays.
 
-    ``open`` decrypts; what makes sense is then given to ``accept``, which refuses a counter that did not rise and, once
-    a tag held, what has none. After that ``accepted`` tells that plain telegrams are no longer to be trusted. Kept
-    in memory: a restart begins anew.
+    ``open`` decrypts; what makes sense is then given to ``accept``, which refuses a counter that did not rise and what
+    is less protected than the best so far: anybody can write what is not encrypted and has a tag that nobody can test,
+    whoever has the encryption key what has none that holds. Counters of the less protected are forgotten, so that a
+    forged one locks nobody out. ``accepted`` tells that plain telegrams are no longer to be trusted. Kept in memory: a
+    restart begins anew.
     """
 
     def __init__(self, keys: Keys, *, fixed: Sequence[bytes] = (), accept_repeats: bool = False) -> None:
@@ -111,7 +115,8 @@ class Opener:
         self._accept_repeats = accept_repeats
         self._authentication = (keys.authentication,) if keys.authentication else (*fixed, None)
         """Keys to try a tag with; None: meters that authenticate nothing besides the ciphertext."""
-        self._has_verified = False
+        self._protection = _OPEN
+        """The best so far."""
         self._counters: dict[bytes, int] = {}
 
     def open(self, sealed: Sealed, is_plausible: Callable[[bytes], bool]) -> Opened:
@@ -155,8 +160,15 @@ class Opener:
         Raises:
             SealedError: a replay (``replayed``), or less protected than those before it (``downgraded``).
         """
-        if self._has_verified and not is_verified:
-            raise SealedError("the telegram has no authentication tag, though those before it had one", "downgraded")
+        protection = _VERIFIED if is_verified else _CIPHERED if sealed.control & _ENCRYPTED else _OPEN
+        if protection < self._protection:
+            lacks = "authentication tag, though those before it had one"
+            if protection == _OPEN and self._protection == _CIPHERED:
+                lacks = "encryption, though those before it had it"
+            raise SealedError(f"the telegram has no {lacks}", "downgraded")
+        if protection > self._protection:
+            self._protection = protection
+            self._counters.clear()
         last = self._counters.get(sealed.title)
         if last is not None and sealed.counter <= last and not self._accept_repeats:
             text = f"the invocation counter is {sealed.counter}, though {last} was used: a replay, or a meter set back"
@@ -165,7 +177,6 @@ class Opener:
             raise SealedError(f"more than {_LIMIT_METERS} meters speak on this line", "replayed")
         self._counters[sealed.title] = sealed.counter
         self.accepted = True
-        self._has_verified = self._has_verified or is_verified
 
 
 def seal(
