@@ -78,11 +78,12 @@ async def watched(store: Store, browser: Browser) -> AsyncIterator[Watched]:
         assert watched.troubles == []
 
 
-async def power(store: Store, kilowatts: str, meter_id: str = "m1", *, ago_s: float = 0) -> None:
+async def power(
+    store: Store, kilowatts: str, meter_id: str = "m1", *, ago_s: float = 0, fault_code: str | None = None
+) -> None:
     at = datetime.now(UTC) - timedelta(seconds=ago_s)
-    await put(
-        store, reading(meter_id, at, value("OBIS_1.7.0", kilowatts, "kW"), value("OBIS_1.8.0", "12345.678", "kWh"))
-    )
+    values = value("OBIS_1.7.0", kilowatts, "kW"), value("OBIS_1.8.0", "12345.678", "kWh")
+    await put(store, reading(meter_id, at, *values, fault_code=fault_code))
 
 
 async def test_the_page_ticks_when_a_reading_is_stored(store: Store, watched: Watched) -> None:
@@ -188,6 +189,25 @@ async def test_meters_are_filtered_by_name_and_id(store: Store, watched: Watched
     await expect(page.get_by_text("No meter has this in its name or id.")).to_be_visible()
     await page.get_by_label("Filter meters").fill("")
     await expect(shown).to_have_count(10)
+
+
+async def test_a_doubtful_reading_is_shown_as_doubtful(store: Store, watched: Watched) -> None:
+    page = watched.page
+    await power(store, "1.5", "m1")
+    await power(store, "1.5", "m2", fault_code="register-fell,clock-wrong")
+    await page.goto(watched.url)
+    chip = page.get_by_text("register fell")
+    await expect(chip).to_have_count(1)
+    await expect(chip).to_have_attribute("title", re.compile("register-fell, clock-wrong"))
+    await power(store, "1.6", "m2")
+    await expect(chip).to_be_hidden()
+
+
+async def test_a_heat_meter_shows_its_heat(store: Store, watched: Watched) -> None:
+    volume, energy = value("HEAT_volume", "711.376", "m3"), value("HEAT_energy", "24819", "kWh")
+    await put(store, reading("m1", datetime.now(UTC), volume, energy))
+    await watched.page.goto(watched.url)
+    await expect(watched.page.locator("#meters .meter-value")).to_have_text("24,819 kWh")
 
 
 async def test_an_old_reading_is_shown_as_stale(store: Store, watched: Watched) -> None:

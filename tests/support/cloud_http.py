@@ -33,7 +33,11 @@ def reading_id(meter_id: str, reading_time: datetime) -> UUID:
 
 
 def reading(
-    meter_id: str, reading_time: datetime, *values: PropertyValue, sequence_number: int | None = None
+    meter_id: str,
+    reading_time: datetime,
+    *values: PropertyValue,
+    sequence_number: int | None = None,
+    fault_code: str | None = None,
 ) -> ArrivedReading:
     """Return a reading as it arrives."""
     return ArrivedReading(
@@ -41,7 +45,9 @@ def reading(
         payload=f"{meter_id} {reading_time.isoformat()}".encode(),
         concentrator_id=CONCENTRATOR,
         reading=ReadingColumns.of(
-            MeterReading(reading_id(meter_id, reading_time), meter_id, reading_time, values, sequence_number)
+            MeterReading(
+                reading_id(meter_id, reading_time), meter_id, reading_time, values, sequence_number, fault_code
+            )
         ),
     )
 

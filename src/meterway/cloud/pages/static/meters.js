@@ -3,10 +3,11 @@
 import { request } from "./api.js";
 import { byId, element, icon, text } from "./dom.js";
 import { age, power, quantity } from "./format.js";
-import { ageOf, isPower, mainValue, netPower, stateOf, title } from "./values.js";
+import { ageOf, doubts, isPower, mainValue, netPower, stateOf, title } from "./values.js";
 
 const WORDS = { online: "online", silent: "silent", offline: "offline", waiting: "no reading yet" };
 const FILTER_FROM = 8;
+const DOUBT_LENGTH = 30;
 const rows = new Map();
 let all = null;
 let pick = () => {};
@@ -52,10 +53,20 @@ export function update(meter) {
   text(shown.editWord, meter.claimed ? "Rename" : "Claim");
   shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
   shown.unclaimed.hidden = meter.claimed;
+  showDoubts(shown.doubt, doubts(meter));
   const use = shown.image.firstChild;
   const href = `/static/icons.svg#${meter.physicalMeterClass ?? "meter"}`;
   if (use.getAttribute("href") !== href) use.setAttribute("href", href); // setting it loads the file again
   text(shown.kind, (meter.physicalMeterClass ?? "meter").toLowerCase());
+}
+
+/** Encryption without proof is how some meters are made, so it is said, but not as a warning. */
+function showDoubts(chip, words) {
+  chip.hidden = words.length === 0;
+  if (chip.hidden) return;
+  chip.className = words[0] === "unverified" ? "chip" : "chip doubt";
+  chip.title = `Doubtful, and kept as it came: ${words.join(", ")} (docs/plausibility.md)`;
+  text(chip, words[0].replaceAll("-", " ").slice(0, DOUBT_LENGTH));
 }
 
 const signed = (net) => `${net < 0 ? "−" : ""}${power(net).join(" ")}`;
@@ -100,6 +111,7 @@ function row(image, onPick) {
     value: element("span", { className: "meter-value" }),
     chip: element("span", { className: "chip" }),
     unclaimed: element("span", { className: "chip unclaimed", textContent: "unclaimed", hidden: true }),
+    doubt: element("span", { className: "chip", hidden: true }),
     sub: element("span", { className: "meter-sub" }),
     age: element("span", { className: "meter-age" }),
   };
@@ -114,7 +126,7 @@ function row(image, onPick) {
 function meterRow(meter) {
   const shown = row("meter", () => pick(meter.meterId));
   shown.meter = meter;
-  shown.state.prepend(shown.chip, shown.unclaimed);
+  shown.state.prepend(shown.chip, shown.unclaimed, shown.doubt);
   shown.editWord = element("span");
   shown.edit = element("button", { type: "button", className: "button quiet edit", onclick: () => open(shown.meter) },
     icon("edit", "edit-icon"), shown.editWord);

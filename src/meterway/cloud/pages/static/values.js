@@ -28,17 +28,24 @@ function energyTaken(meter) {
   return { numericalValue: tariffs.reduce((sum, value) => sum + value.numericalValue, 0), unit: tariffs[0].unit };
 }
 
-/** The register that says most: energy taken, else the first volume or energy, else the first number. */
+/** The register that says most: energy taken, of a heat meter its heat, else the first volume, energy or number. */
 export function mainValue(meter) {
   const values = (meter.lastReading?.propertyValues ?? []).filter((value) => value.numericalValue != null);
   return (
     find(meter, "OBIS_1.8.0") ??
     energyTaken(meter) ??
+    find(meter, "HEAT_energy") ??
+    find(meter, "COOLING_energy") ??
     values.find((value) => value.unit === "m3") ??
     values.find((value) => /Wh$|J$/.test(value.unit ?? "")) ??
     values[0] ??
     null
   );
+}
+
+/** Why the newest reading is doubtful, the gravest first: words of docs/plausibility.md, or a foreign sender's. */
+export function doubts(meter) {
+  return (meter.lastReading?.faultCode ?? "").split(",").filter(Boolean);
 }
 
 export const isPower = (value) => /^[kM]?W$/.test(value?.unit ?? "");
