@@ -101,6 +101,7 @@ async def test_nothing_at_all() -> None:
     outcomes = [attempt.outcome for attempt in result.attempts]
     assert len(outcomes) == 4
     assert outcomes.count("nothing came") == 3  # a pty has no 7E1
+    assert [finding.code for finding in result.findings] == ["no-bytes"]
 
 
 async def test_bytes_that_nobody_knows() -> None:

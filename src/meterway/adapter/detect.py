@@ -27,7 +27,7 @@ from meterway.adapter.detect_questions import Conversation, Known, Question, Ver
 from meterway.adapter.detect_radio import PROTOCOL as RADIO
 from meterway.adapter.links import Link, describe, open_link
 from meterway.core.errors import MeterwayError, SetupError, TransientError
-from meterway.meter.diagnose import Finding
+from meterway.meter.diagnose import SILENT, Finding
 from meterway.meter.family import Line
 from meterway.meter.wmbus_receivers import start_bytes
 
@@ -112,6 +112,7 @@ class Detector:
         self._can_set = isinstance(source, SerialSource | Rfc2217Source)
         self._failures = 0
         self._was_open = False
+        self._is_silent = True
         self.result = Detection(source)
 
     async def run(self, steps: Iterable[Step]) -> bool:
@@ -138,6 +139,8 @@ class Detector:
             waiting.extendleft(reversed(verdict.then))
             if isinstance(step, Listening) and verdict.outcome == _ONLY_RECEIVER:
                 waiting.extendleft(other_mode(step))
+        if self._is_silent and not self.result.findings:
+            self.result.findings.append(SILENT)
         return False
 
     async def _take(self, step: Step) -> Verdict:
@@ -166,6 +169,7 @@ class Detector:
         if not chunks:
             self._note(step, "nothing came")
             return Verdict()
+        self._is_silent = False
         verdict = judge.take(chunks, step.line if self._can_set else None)
         if not verdict.meters and step.receiver:
             verdict = Verdict(outcome=_ONLY_RECEIVER)
@@ -190,6 +194,7 @@ class Detector:
         return self._judge(question, Conversation(master, found, problem, counted.heard_bytes))
 
     def _judge(self, question: Question, said: Conversation) -> Verdict:
+        self._is_silent &= not said.heard_bytes
         verdict = question.judge(said)
         self._add(verdict, self._source, question.line)
         self._note(question, verdict.outcome or _outcome(said, verdict))

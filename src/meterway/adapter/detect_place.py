@@ -35,8 +35,8 @@ def sources(
             return _http(place, username, password_file, token_file)
         if place.startswith("mqtt://"):
             return [_mqtt(place, username, password_file)]
-        if place.startswith("/"):
-            return [SerialSource(port=lasting(Path(place)))]
+        if place.startswith(("/", "./", "../")) or Path(place).is_char_device():
+            return [SerialSource(port=lasting(Path(place).absolute()))]
         return [_gateway(place)]
     except (ValueError, BadDataError) as error:
         raise SetupError(f"{_shown(place)}: {error}") from error

@@ -209,7 +209,7 @@ class _Looking:
             click.echo("  interrupted", err=True)
 
     async def _all(self) -> None:
-        async with asyncio.timeout(self._limit_s), _progress(self._limit_s) as progress:
+        async with asyncio.timeout(self._limit_s), _progress() as progress:
             for place in self._places:
                 for source, steps in place:
                     if await self._one(source, steps, progress):
@@ -226,8 +226,7 @@ class _Looking:
         try:
             return await detector.run(steps)
         except TransientError as error:
-            fix = "mend that, then try again; `meterway doctor` lists the ports and who may open them"
-            detector.result.findings.append(Finding("cannot-open", str(error), fix))
+            detector.result.findings.append(Finding("cannot-open", str(error), _fix(source)))
             return False
 
 
@@ -239,9 +238,8 @@ _SLACK_S = 30.0
 
 @dataclass(slots=True)
 class _Progress:
-    """Says on standard error what is done, how long all has taken, and how long it may still take."""
+    """Says on standard error what is done, how long it may take, and how long all has taken."""
 
-    limit_s: float
     begin: float = field(default_factory=time.monotonic)
     line: str = ""
 
@@ -259,8 +257,7 @@ class _Progress:
 
     def show(self) -> None:
         """Write the line; on a terminal it is written anew every second."""
-        passed_s = time.monotonic() - self.begin
-        text = f"  {_clock(passed_s)} ({_clock(self.limit_s - passed_s)} left) {self.line}"
+        text = f"  {_clock(time.monotonic() - self.begin)} {self.line}"
         if sys.stderr.isatty():
             click.echo(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K", err=True, nl=False)
         else:
@@ -272,8 +269,8 @@ class _Progress:
 
 
 @asynccontextmanager
-async def _progress(limit_s: float) -> AsyncIterator[_Progress]:
-    progress = _Progress(limit_s)
+async def _progress() -> AsyncIterator[_Progress]:
+    progress = _Progress()
     is_terminal = sys.stderr.isatty()
 
     async def tick() -> None:
@@ -289,6 +286,15 @@ async def _progress(limit_s: float) -> AsyncIterator[_Progress]:
         if ticking is not None:
             ticking.cancel()
             click.echo(err=True)
+
+
+def _fix(source: "Source") -> str:
+    """Return what to do where a place cannot be opened."""
+    from meterway.adapter.config import SerialSource
+
+    if isinstance(source, SerialSource):
+        return "mend that, then try again; `meterway doctor` lists the ports and who may open them"
+    return "is it switched on and in this network, and are address and port right? Then try again"
 
 
 def _clock(seconds_s: float) -> str:

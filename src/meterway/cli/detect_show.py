@@ -88,9 +88,11 @@ def _show_place(detection: "Detection") -> None:
         click.echo(f"... and {len(others) - _LIMIT_METERS} more meters")
     if not detection.found:
         click.secho(f"No meter was found at {where}.", bold=True)
-        if detection.attempts:
+        said = {finding.detail for finding in detection.findings}
+        attempts = [attempt for attempt in detection.attempts if attempt.outcome not in said]
+        if attempts:
             click.echo("What was tried:")
-        for attempt in detection.attempts:
+        for attempt in attempts:
             _say(f"{attempt.what}: {attempt.outcome}", "  - ")
     for finding in detection.findings:
         click.secho(_filled(finding.detail, "! "), fg="yellow")

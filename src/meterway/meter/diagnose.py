@@ -51,6 +51,13 @@ class Finding:
     fix: str
 
 
+SILENT: Final = Finding(
+    "no-bytes",
+    "not one byte came",
+    "check cable, optical head and its magnet, the meter's power, and whether its port is switched on",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What a decoder made of the bytes of a line."""
@@ -80,8 +87,7 @@ def diagnose(heard: Heard, protocol: str, line: Line, decoder_of: Callable[[str]
     ``line`` is how it was read; ``decoder_of`` makes a decoder of another protocol, to see whether it fits better.
     """
     if not heard.data:
-        fix = "check cable, optical head and its magnet, the meter's power, and whether its port is switched on"
-        return [Finding("no-bytes", "not one byte came", fix)]
+        return [SILENT]
     found = [*_locked(heard.telegrams), *_keys(heard), *_rejected(heard)]
     if not heard.telegrams and not heard.errors:
         found.append(_unknown(heard.data, protocol, line, decoder_of))
