@@ -148,15 +148,8 @@ def _page(family: Family) -> str:
     lines = ["[All meters](README.md)", "", "| | |", "|---|---|"]
     lines += [f"| {title} | {text} |" for title, text in facts if text]
     lines.append("")
-    guide = family.guide
-    for title, text in (
-        ("What to order", guide.order if guide else ""),
-        ("How to connect it", guide.connect if guide else ""),
-        ("How to get its key or PIN", guide.unlock if guide else ""),
-        ("Good to know", guide.notes if guide else ""),
-    ):
-        if text:
-            lines += [f"## {title}", "", " ".join(text.split()), ""]
+    for heading, text in family.guide.sections() if family.guide else ():
+        lines += [f"## {heading}", "", text, ""]
     lines += ["## Configuration", "", "`meterway detect` writes it; or by hand, in an adapter's TOML file:", ""]
     lines += ["```toml", *_configuration(family), "```", ""]
     if family.sample is not None:

@@ -29,7 +29,12 @@ _ALIKE = {"dlms": "p1-encrypted", "p1-encrypted": "dlms"}
 
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), nargs=-1, required=True)
-@click.option("--protocol", type=click.Choice(protocols()), help="What the bytes speak; recognised when left out.")
+@click.option(
+    "--protocol",
+    type=click.Choice(protocols()),
+    metavar="NAME",
+    help=f"What the bytes speak; recognised when left out: {', '.join(protocols())}.",
+)
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -60,7 +65,7 @@ def decode(
     \b
     Examples:
       meterway decode telegram.bin
-      meterway decode --key-file my-meter.key --family dlms-kaifa-austria encrypted.bin
+      meterway decode --key-file my-meter.key --family dlms-kaifa-austria push.bin
       meterway decode --json captures/*.bin | jq '.readings[0]'
       socat -u /dev/ttyUSB0,b115200,raw - | head -c 4000 | meterway decode -
     """

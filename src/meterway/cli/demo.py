@@ -32,7 +32,13 @@ _SPOILT_METERS = 4
 
 
 @click.command(short_help="The whole platform with virtual meters, and a page that ticks.")
-@click.option("--duration", "duration_s", type=click.FloatRange(min=1), help="Stop, count and leave after S seconds.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Stop, count and leave after so long.",
+)
 @click.option(
     "--households", type=click.IntRange(1, 200), default=5, show_default=True, help="How many households are there."
 )
@@ -40,7 +46,12 @@ _SPOILT_METERS = 4
     "--meters", type=click.IntRange(1, 2000), help="In their place, so many meters that send every second (P1, SML)."
 )
 @click.option(
-    "--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="The meters' time runs X times."
+    "--speed",
+    type=click.FloatRange(min=0.01),
+    metavar="X",
+    default=1.0,
+    show_default=True,
+    help="The meters' time runs X times.",
 )
 @click.option("--seed", default="river-lane", show_default=True, help="The same seed gives the same households.")
 @click.option(

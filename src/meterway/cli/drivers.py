@@ -152,17 +152,10 @@ def _tell(family: "Family", *, as_json: bool) -> None:
     for title, text in facts:
         if text:
             click.echo(f"{_INDENT}{title:13}{text}")
-    guide = family.guide
     width = min(_WIDEST, shutil.get_terminal_size().columns)
-    for title, text in (
-        ("What to order", guide.order if guide else ""),
-        ("How to connect it", guide.connect if guide else ""),
-        ("How to get its key or PIN", guide.unlock if guide else ""),
-        ("Good to know", guide.notes if guide else ""),
-    ):
-        if text:
-            click.echo()
-            click.secho(title, bold=True)
-            click.echo(click.wrap_text(" ".join(text.split()), width, _INDENT, _INDENT))
+    for heading, text in family.guide.sections() if family.guide else ():
+        click.echo()
+        click.secho(heading, bold=True)
+        click.echo(click.wrap_text(text, width, _INDENT, _INDENT))
     click.echo(f'\nIn the configuration: family = "{family.name}"')
     click.echo("`meterway detect` finds the meter, and writes all of it.")

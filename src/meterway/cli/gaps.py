@@ -45,7 +45,7 @@ def gaps(
     """Show which readings are missing in the cloud, meter by meter, and why.
 
     \b
-    not-read   the meter or its adapter was silent, or telegrams were rejected: there was no reading
+    not-read   no reading was made: meter or adapter silent, telegrams rejected
     waiting    it may still come: it is in a spool, or the concentrator is off
     refused    it is in quarantine
     lost       its number was skipped, and it is nowhere

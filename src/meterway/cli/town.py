@@ -26,22 +26,28 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     "--profile", default="mixed", show_default=True, help="village, apartment-block, campus, street or mixed."
 )
 @click.option("--seed", default="1", show_default=True, help="The same seed gives the same town.")
-@click.option("--speed", type=_POSITIVE, default=1.0, show_default=True, help="How much faster than real time.")
+@click.option(
+    "--speed", type=_POSITIVE, metavar="X", default=1.0, show_default=True, help="How much faster than real time."
+)
 @click.option("--start", help="The meters' time at the start (2026-03-29T00:00:00+01:00); else now.")
-@click.option("--days", type=_POSITIVE, help="Stop after so many days of the meters' time.")
-@click.option("--duration", "duration_s", type=_POSITIVE, help="Stop after so many seconds; else at Ctrl-C.")
+@click.option("--days", type=_POSITIVE, metavar="DAYS", help="Stop after so many days of the meters' time.")
+@click.option(
+    "--duration", "duration_s", type=_POSITIVE, metavar="SECONDS", help="Stop after so many seconds; else at Ctrl-C."
+)
 @click.option(
     "--interval",
     "interval_s",
     type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
     default=1,
     show_default=True,
-    help="Meters that send by themselves do not do it more often; seconds of their own time.",
+    help="Meters that send by themselves do not do it more often, in their own time.",
 )
 @click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0),
+    metavar="SECONDS",
     default=0.0,
     help="Let no time pass until every meter that sends has a reader, but at most so many seconds.",
 )
@@ -49,14 +55,15 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     "--past",
     "past_s",
     type=click.IntRange(0, 31 * 86_400),
+    metavar="SECONDS",
     default=0,
-    help="Meters that send and have a clock first tell the last S seconds quickly.",
+    help="Meters that send and have a clock first tell so many last seconds quickly.",
 )
 @click.option("--fault", "faults", multiple=True, metavar="KIND[:CLASS][=SHARE]", help="See above; several at will.")
 @click.option(
     "--config-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write adapter.toml, edge.toml and keys/ there, ready to run.",
+    help="Write adapter.toml (several from 250 meters on), edge.toml and keys/ there, ready to run.",
 )
 @click.option(
     "--broker", default="mqtt://127.0.0.1:1883", show_default=True, help="With --config-dir: the adapters' broker."
@@ -100,19 +107,25 @@ def town(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """A whole town of meters that are not there: households under one sky, with PV, heat pumps and cars.
 
-    Electricity, gas, water and heat meters over P1, SML, DLMS, IEC 62056-21 and M-Bus, plain and encrypted, sending
-    and asked. Everything follows from the seed; what every meter truly measured stands in the ledger.
+    Electricity, gas, water and heat meters over P1, SML, DLMS, IEC 62056-21, M-Bus on wire and radio, Modbus and
+    JSON, plain and encrypted, sending and asked. Everything follows from the seed; what every meter truly measured
+    stands in the ledger.
 
     \b
-    Look at a town:                 meterway meter town --households 5
-    Read it with real software:     meterway meter town --config-dir town --ledger town/truth.jsonl --wait 60
-                                    meterway adapter --config town/adapter.toml
-    A day in five minutes:          meterway meter town --speed 288 --days 1 --interval 60
-    A year, as fast as it is read:  meterway meter town --start 2025-01-01 --days 365 --interval 3600
-                                      --speed 100000 --wait 60 --config-dir town
-    The end of summer time:         meterway meter town --fault dst --speed 60
-    One meter in five is swapped,
-    water leaks in every house:     meterway meter town --fault swap:electricity=0.2 --fault leak=1
+    Look at a town:
+      meterway meter town --households 5
+    Read it with real software:
+      meterway meter town --config-dir town --ledger truth.jsonl --wait 60
+      meterway adapter --config town/adapter.toml
+    A day in five minutes:
+      meterway meter town --speed 288 --days 1 --interval 60
+    A year, as fast as it is read:
+      meterway meter town --start 2025-01-01 --days 365 --interval 3600 \\
+        --speed 100000 --wait 60 --config-dir town
+    The end of summer time:
+      meterway meter town --fault dst --speed 60
+    One meter in five is swapped, water leaks in every house:
+      meterway meter town --fault swap:electricity=0.2 --fault leak=1
 
     Faults: noise, loss, silence, drift (of the clock), swap (of the meter), rollover (of a register), dst (the clock
     changes), wrong-key, zero (readings), leak (of water). CLASS is a medium, protocol or family; SHARE (0.1) is the

@@ -38,22 +38,26 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     help="With --pty: where to link them by their meter id, so that their paths stay the same.",
 )
 @click.option("--seed", default="1", show_default=True, help="The same seed gives the same meters and households.")
-@click.option("--speed", type=_POSITIVE, default=1.0, show_default=True, help="How much faster than real time.")
+@click.option(
+    "--speed", type=_POSITIVE, metavar="X", default=1.0, show_default=True, help="How much faster than real time."
+)
 @click.option(
     "--interval",
     "interval_s",
     type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
     default=1,
     show_default=True,
-    help="Seconds of the meters' time between telegrams.",
+    help="From telegram to telegram, in the meters' time.",
 )
 @click.option("--start", help="The meters' time at the start (2026-03-29T00:00:00+01:00); else now.")
 @click.option(
     "--past",
     "past_s",
     type=click.IntRange(0, 31 * 86_400),
+    metavar="SECONDS",
     default=0,
-    help="P1: first tell the last S seconds quickly.",
+    help="P1: first tell so many last seconds quickly.",
 )
 @click.option(
     "--zone", type=ZoneType(), default="Europe/Vienna", show_default=True, help="Where the meters hang (IANA name)."
@@ -66,7 +70,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Append what was sent, as JSON lines, to FILE."
 )
-@click.option("--duration", "duration_s", type=_POSITIVE, help="Stop after so many seconds; else at Ctrl-C.")
+@click.option(
+    "--duration", "duration_s", type=_POSITIVE, metavar="SECONDS", help="Stop after so many seconds; else at Ctrl-C."
+)
 @json_option
 def virtual(  # noqa: PLR0917 - click passes them by name
     kinds: tuple[str, ...],
@@ -93,12 +99,17 @@ def virtual(  # noqa: PLR0917 - click passes them by name
     """Virtual meters: households with PV, gas and water that speak like real meters.
 
     \b
-    One P1 meter, on a free TCP port:     meterway meter virtual
-    An SML meter as a serial device:      meterway meter virtual --kind sml --pty
-    Look at the bytes:                    nc 127.0.0.1 PORT
-    Ten of each, a day in 24 minutes:     meterway meter virtual --kind p1 --kind sml --count 20 --speed 60
-    A bad line, and what was sent on it:  meterway meter virtual --fault garble=0.01 --ledger sent.jsonl
-    The end of summer time:               meterway meter virtual --start 2026-10-25T02:55:00+02:00
+    One P1 meter, on a free TCP port; then look at its bytes:
+      meterway meter virtual
+      nc 127.0.0.1 PORT
+    An SML meter as a serial device:
+      meterway meter virtual --kind sml --pty
+    Ten of each, a day in 24 minutes:
+      meterway meter virtual --kind p1 --kind sml --count 20 --speed 60
+    A bad line, and what was sent on it:
+      meterway meter virtual --fault garble=0.01 --ledger sent.jsonl
+    The end of summer time:
+      meterway meter virtual --start 2026-10-25T02:55:00+02:00
 
     Faults, each with the share of telegrams it hits: noise (stray bytes before a telegram), garble (changed
     bytes), cut (the rest is missing), checksum (a wrong one), silence (several telegrams in a row are not sent).

@@ -221,15 +221,6 @@ def encode_release(information: bytes = b"", *, tag: int = RLRQ) -> bytes:
     return _tagged(tag, b"\x80\x01\x00" + (_tagged(0xBE, _tagged(0x04, information)) if information else b""))
 
 
-def release_information(apdu: bytes) -> bytes:
-    """Return what comes with a release.
-
-    Raises:
-        GrammarError: it is none.
-    """
-    return _inner(_fields(apdu, apdu[0]).get(0xBE))
-
-
 def _tagged(tag: int, content: bytes) -> bytes:
     return bytes((tag,)) + write_length(len(content)) + content
 

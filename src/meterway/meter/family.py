@@ -145,6 +145,16 @@ class Guide(Table, frozen=True):
     notes: str = ""
     """What is particular: a departure from the standard, what was not verified."""
 
+    def sections(self) -> list[tuple[str, str]]:
+        """Return a heading and a paragraph for each thing it says."""
+        said = {
+            "What to order": self.order,
+            "How to connect it": self.connect,
+            "How to get its key or PIN": self.unlock,
+            "Good to know": self.notes,
+        }
+        return [(heading, " ".join(text.split())) for heading, text in said.items() if text]
+
 
 class Family(Table, frozen=True):
     """What the meters of one family offer, and how to read them."""

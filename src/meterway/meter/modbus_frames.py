@@ -38,7 +38,6 @@ _ENVELOPE_BYTES: Final = 5
 _HEADER_BYTES: Final = 7
 """Of TCP: transaction, protocol, length, unit id."""
 _LONGEST_BYTES: Final = 254
-_MOST_COUNT: Final = 125
 
 
 @dataclass(frozen=True, slots=True)
