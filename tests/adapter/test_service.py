@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -25,14 +28,18 @@ from meterway.adapter.plausibility import Plausibility
 from meterway.adapter.segment import Segment
 from meterway.adapter.service import keep_reading
 from meterway.adapter.status import StatusSessions
+from meterway.bus.mqtt import MqttBus
 from meterway.core.config import dump_config
 from meterway.core.obis import Obis
+from meterway.delivery.config import RelayConfig
+from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
-from meterway.meter.codec import CodecError
+from meterway.meter.codec import CodecError, Decoder
 from meterway.meter.crc import crc16_arc
 from meterway.meter.dlms_security import seal
 from meterway.meter.family import load_family
 from meterway.meter.keys import Keys
+from meterway.meter.p1 import P1Decoder
 from meterway.meter.sml import SmlDecoder
 from meterway.meter.telegram import Telegram
 from meterway.meter.virtual.encode_dlms import (
@@ -43,7 +50,7 @@ from meterway.meter.virtual.encode_dlms import (
     structure,
     uint32,
 )
-from support.adapter import METER, adapter, concentrating
+from support.adapter import METER, Concentrator, adapter, concentrating
 from support.brokers import RunningBroker
 
 TELEGRAM = (load_family("p1-generic").sample or pytest.fail("no sample")).telegram
@@ -215,9 +222,12 @@ class BrokenDecoder:
         raise ZeroDivisionError(now)
 
 
-async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBroker) -> None:
+@asynccontextmanager
+async def listening(
+    tmp_path: Path, broker: RunningBroker, source: TcpSource, decoder: Decoder, *, watchdog_s: float = 60
+) -> AsyncIterator[Concentrator]:
+    """Listen to a meter in this process."""
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(speaking(at(1)))
         seen = await stack.enter_async_context(concentrating(broker))
         spool = await stack.enter_async_context(Spool(tmp_path / "spool", count_topics=True))
         now = partial(datetime.now, UTC)
@@ -235,12 +245,40 @@ async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBro
             monotonic=time.monotonic,
         )
         segment = Segment(where="there", line=family.line, open=partial(open_link, source))
-        ear = Ear(intake=intake, decoder=BrokenDecoder(), watchdog_s=60)
-        listener = Listener(segment, [ear], monotonic=time.monotonic)
+        listener = Listener(
+            segment, [Ear(intake=intake, decoder=decoder, watchdog_s=watchdog_s)], monotonic=time.monotonic
+        )
         reading = asyncio.create_task(keep_reading(listener, [intake]))
+        bus = await stack.enter_async_context(MqttBus(broker.config, "a-adapter"))
+        relay = asyncio.create_task(Relay(spool, bus, RelayConfig(confirm="broker")).run())
+        yield seen
+        for task in (reading, relay):
+            task.cancel()
+        await asyncio.gather(reading, relay, return_exceptions=True)
+
+
+async def test_a_defect_is_said_in_the_status(tmp_path: Path, broker: RunningBroker) -> None:
+    async with speaking(at(1)) as source, listening(tmp_path, broker, source, BrokenDecoder()) as seen:
         await seen.until(lambda: any("(ZeroDivisionError)" in each.get("detail", "") for each in seen.of("status")))
         assert seen.of("status")[-1]["state"] == "offline"
-        reading.cancel()
+
+
+async def test_a_process_that_stood_still_takes_no_telegram_for_cut(tmp_path: Path, nats: RunningBroker) -> None:
+    """Its time for a quiet line is over, and the rest of the telegram waits at the socket."""
+    telegram = at(1)
+    decoder = P1Decoder(zone=ZoneInfo("Europe/Amsterdam"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = TcpSource(host="127.0.0.1", port=server.getsockname()[1])
+        async with listening(tmp_path, nats, source, decoder, watchdog_s=1.0) as seen:
+            connection, _ = await asyncio.to_thread(server.accept)
+            connection.sendall(telegram[:300])
+            await seen.until(lambda: decoder.buffered_bytes > 0)
+            threading.Timer(0.2, connection.sendall, (telegram[300:],)).start()
+            time.sleep(1.3)  # noqa: ASYNC251 - the process stands still
+            await seen.until(lambda: bool(seen.of("readings") or seen.of("faults")))
+            assert [each["reason"] for each in seen.of("faults") if each["reason"] != "clock-wrong"] == []
+            assert len(seen.of("readings")) == 1
+            connection.close()
 
 
 async def test_silence_has_a_cause(tmp_path: Path, broker: RunningBroker) -> None:

@@ -14,6 +14,8 @@ from meterway.meter.telegram import Telegram
 IDLE_S = 3.0
 """A line that is quiet for so long is between telegrams: what is half there is given up."""
 
+_LOOK_S = 0.05
+
 Items = list[Telegram | CodecError]
 
 
@@ -54,20 +56,31 @@ class Listener:
             if ear.intake.state != "silent":
                 ear.intake.say("waiting", f"{where} is open; no telegram yet")
         while True:
-            try:
-                async with asyncio.timeout(self._quiet_s):
-                    data = await link.read()
-            except TimeoutError:
+            data = await self._read(link)
+            if data is None:
                 await self._tell(lambda decoder, now: decoder.idle(now))
+            elif not data:
+                break
             else:
-                if not data:
-                    break
                 await self._hear(data, is_whole=link.message_bounded)
             self._watch()
         await self._tell(lambda decoder, now: decoder.idle(now))
         for ear in self._ears:
             await ear.intake.flush()
             ear.intake.say("offline", f"{where} was read to its end")
+
+    async def _read(self, link: Link) -> bytes | None:
+        """Return what comes; None if the line is quiet.
+
+        A process that stood still finds the time over while bytes wait: it looks once more.
+        """
+        for patience_s in (self._quiet_s, _LOOK_S):
+            try:
+                async with asyncio.timeout(patience_s):
+                    return await link.read()
+            except TimeoutError:
+                continue
+        return None
 
     async def _hear(self, data: bytes, *, is_whole: bool) -> None:
         for ear in self._ears:
