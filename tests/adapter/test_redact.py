@@ -59,3 +59,9 @@ def test_identities_are_what_stands_in_a_frame() -> None:
     assert identities_of("0A01445A4700") == (b"0A01445A4700", bytes.fromhex("0a01445a4700"))
     assert identities_of("KFM 12345678") == (b"12345678",)
     assert identities_of("") == (b"",)
+
+
+def test_a_sentence_is_redacted_in_linear_time() -> None:
+    letters = "a" * 1_000_000
+    assert redact_sentence(letters) == letters
+    assert redact_sentence(f"{letters}1 or 1234567 or A1234567") == f"{'x' * 1_000_001} or 1234567 or xxxxxxxx"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -150,8 +151,7 @@ class Intake:
             return
         for doubt in judged.doubts:
             self._counters["doubtful"] += 1
-            fault = msgspec.structs.replace(doubt.fault, message=redact_sentence(doubt.fault.message))
-            self._publish(doubt.meter_id, fault)
+            self._publish(doubt.meter_id, partial(_redacted, doubt.fault))
         readings = judged.readings
         refused: list[MappedReading] = []
 
@@ -181,18 +181,20 @@ class Intake:
 
     def _report(self, meter_id: str, error: BadDataError, data: bytes = b"") -> bool:
         """Publish a fault, with the bytes; return False as ``_publish``."""
-        fault = Fault(
+        return self._publish(meter_id, partial(self._fault, error, data))
+
+    def _fault(self, error: BadDataError, data: bytes) -> Fault:
+        return Fault(
             time=self._wall(),
             reason=error.reason,
             message=redact_sentence(str(error)),
             data=redact(data, identities_of(self._last.meter if self._last else ""))[:FAULT_DATA_LIMIT_BYTES],
             size_bytes=len(data),
         )
-        return self._publish(meter_id, fault)
 
-    def _publish(self, meter_id: str, fault: Fault) -> bool:
-        """Publish a fault; return False if there were too many or there is no room."""
-        if self._budget.spend(self._monotonic()) and self._outlet.put_fault(meter_id, fault):
+    def _publish(self, meter_id: str, make_fault: Callable[[], Fault]) -> bool:
+        """Publish a fault; return False if there were too many, which then cost nothing, or there is no room."""
+        if self._budget.spend(self._monotonic()) and self._outlet.put_fault(meter_id, make_fault()):
             return True
         self._counters["faults_suppressed"] += 1
         return False
@@ -218,3 +220,7 @@ class Intake:
                 unmapped=tuple(sorted(str(obis) for obis in self._mapper.unmapped)),
             )
         )
+
+
+def _redacted(fault: Fault) -> Fault:
+    return msgspec.structs.replace(fault, message=redact_sentence(fault.message))

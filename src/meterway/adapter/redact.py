@@ -4,7 +4,7 @@ import re
 
 _DIGITS = re.compile(rb"[0-9A-Za-z]{8,}")
 """Serial numbers, EAN codes and texts in hex; a register (``012345.678``) has fewer before its point."""
-_NUMBER_IN_SENTENCE = re.compile(r"(?=[A-Za-z]*[0-9])[0-9A-Za-z]{8,}")
+_NUMBER_IN_SENTENCE = re.compile(r"(?<![0-9A-Za-z])(?=[A-Za-z]*+[0-9])[0-9A-Za-z]{8,}")
 
 _MBUS_NUMBER = re.compile(rb"(\x68(.)\2\x68..[\x72\x76]|\x0c[\x78\xf8])(.{4})", re.DOTALL)
 """The meter's number in the head of an M-Bus answer (EN 13757-7, 7.5), and as the record "fabrication number"."""

@@ -37,6 +37,7 @@ class Link(Protocol):
     async def read(self) -> bytes:
         """Return the next bytes, at least one; empty at the end of a replayed file.
 
+        Never without a turn for others, also where bytes wait: a meter that never pauses must not stop the process.
         A stream hands out at most ``stream.CHUNK_LIMIT_BYTES`` at once, a link of messages one whole message.
 
         Raises:

@@ -31,6 +31,7 @@ class Mailbox(OneWay):
         self.dropped = 0
 
     async def read(self) -> bytes:
+        await asyncio.sleep(0)  # what waits is read without waiting: others must have their turn, and time-outs
         while not self._messages:
             if self._error is not None:
                 raise self._error

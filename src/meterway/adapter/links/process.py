@@ -54,6 +54,7 @@ class Program(OneWay):
         self._output = output
 
     async def read(self) -> bytes:
+        await asyncio.sleep(0)  # what waits is read without waiting: others must have their turn, and time-outs
         data = await self._output.read(CHUNK_LIMIT_BYTES)
         if data:
             return data
@@ -90,8 +91,8 @@ async def _end(process: Process, output: asyncio.StreamReader, where: str) -> No
     _signal_group(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
-            while await output.read(CHUNK_LIMIT_BYTES):
-                pass  # its end is seen only once its output is read
+            while await output.read(CHUNK_LIMIT_BYTES):  # its end is seen only once its output is read
+                await asyncio.sleep(0)  # noqa: ASYNC110 - the time-out must have its turn
             await process.wait()
     except TimeoutError:
         _log.warning("! %s did not end within %.0f s: killing it", where, STOP_WITHIN_S)
@@ -113,6 +114,7 @@ async def _log_lines(where: str, errors: asyncio.StreamReader) -> None:
     """Log standard error, a line at a time and not too many of them; it is read in any case, so nobody waits."""
     throttle = Throttle()
     while True:
+        await asyncio.sleep(0)
         try:
             line = await errors.readline()
         except ValueError:

@@ -33,6 +33,7 @@ class Stream:
         self._broken = broken
 
     async def read(self) -> bytes:
+        await asyncio.sleep(0)  # what waits is read without waiting: others must have their turn, and time-outs
         try:
             data = await self._reader.read(CHUNK_LIMIT_BYTES)
         except self._broken as error:
