@@ -91,8 +91,8 @@ async def _end(process: Process, output: asyncio.StreamReader, where: str) -> No
     _signal_group(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
-            while await output.read(CHUNK_LIMIT_BYTES):  # its end is seen only once its output is read
-                await asyncio.sleep(0)  # noqa: ASYNC110 - the time-out must have its turn
+            while await output.read(CHUNK_LIMIT_BYTES):  # noqa: ASYNC110 - its end is seen once its output is read
+                await asyncio.sleep(0)  # the time-out must have its turn
             await process.wait()
     except TimeoutError:
         _log.warning("! %s did not end within %.0f s: killing it", where, STOP_WITHIN_S)
