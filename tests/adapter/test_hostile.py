@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from meterway.adapter.config import MeterConfig, ProcessSource, TcpSource
+from meterway.core.obis import Obis
 from meterway.meter.family import load_family
+from meterway.meter.telegram import Register, channel_media
 from support.adapter import METER, adapter, concentrating
 from support.brokers import RunningBroker
 
@@ -78,3 +81,8 @@ async def test_a_program_that_floods_and_does_not_heed_sigterm_does_not_keep_oth
         ):
             await seen.until(lambda: bool(seen.of("readings")))
         await seen.until(lambda: any(each.get("reason") == "stopped" for each in seen.of("status")))
+
+
+@pytest.mark.parametrize("number", ["1E+99999999", "NaN", "Infinity", "1000"])
+def test_what_is_no_device_type_is_passed_over(number: str) -> None:
+    assert channel_media([Register(Obis(0, 1, 24, 1, 0), Decimal(number))]) == {}

@@ -47,6 +47,8 @@ class Telegram:
 
 
 _DEVICE_TYPE = (24, 1, 0)
+_DEVICE_TYPE_DIGITS = 3
+"""More are no device type; of very many, as a foreign driver may make them, no integer is made in useful time."""
 
 
 def channel_media(registers: Iterable[Register]) -> dict[int, Medium]:
@@ -57,7 +59,9 @@ def channel_media(registers: Iterable[Register]) -> dict[int, Medium]:
     found = {}
     for register in registers:
         if register.obis[2:5] == _DEVICE_TYPE and isinstance(register.value, Decimal):
-            medium = medium_of_device_type(int(register.value))
+            number = register.value
+            is_byte = number.is_finite() and number.adjusted() < _DEVICE_TYPE_DIGITS
+            medium = medium_of_device_type(int(number)) if is_byte else None
             if medium is not None:
                 found[register.obis.b] = medium
     return found
