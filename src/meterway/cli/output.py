@@ -129,14 +129,19 @@ def spare_garbage_collection() -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Log nothing meanwhile: what goes wrong is in the answer."""
-    log = logging.getLogger("meterway")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    """Log nothing meanwhile: what goes wrong is in the answer.
+
+    That of asyncio neither: a port whose opening is broken off by Ctrl-C makes it log a traceback.
+    """
+    logs = [logging.getLogger(name) for name in ("meterway", "asyncio")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def start_logging(*, level: int = logging.INFO) -> None:
