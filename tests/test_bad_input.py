@@ -314,8 +314,8 @@ def test_a_clock_that_was_never_set_is_reported_with_the_reason(chain: Chain) ->
 
     def told() -> bool:
         faults = [fault for fault in chain.api.kept_aside("faults") if fault["id"] > since]
-        reasons = [(fault["reason"], fault["meterId"]) for fault in faults if fault["reason"] != "clock-wrong"]
-        return reasons == [("absurd-time", WIRED)]
+        refused = [fault["meterId"] for fault in faults if fault["reason"] == "absurd-time"]
+        return refused == [WIRED]  # plausibility has more to say of such clocks
 
     wait_for(told, "the adapter reports the clock")
 
