@@ -131,6 +131,14 @@ def test_plain_telegram_after_an_encrypted_one_is_refused() -> None:
     ]
 
 
+def test_plain_telegram_proves_nothing_where_there_is_a_key() -> None:
+    """Not even before the first encrypted one: after a restart nothing is remembered."""
+    for keys, verified in ((KEYS, False), (ENCRYPTION_ONLY, False), (NO_KEYS, True)):
+        [telegram] = decode(encode_hdlc(push()), keys)
+        assert isinstance(telegram, Telegram)
+        assert telegram.verified is verified
+
+
 def test_telegram_without_tag_after_a_verified_one_is_refused() -> None:
     frames = encode_hdlc(sealed(1)) + encode_hdlc(sealed(2, control=0x20)) + encode_hdlc(sealed(3))
     assert kinds(decode(frames, KEYS)) == ["12345678", "downgraded", "12345678"]

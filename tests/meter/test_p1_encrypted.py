@@ -107,6 +107,9 @@ def test_damage_is_told_from_a_wrong_key_once_the_key_has_fitted() -> None:
 def test_counter_must_rise_and_plain_text_is_refused_after_ciphertext() -> None:
     assert kinds(decode(frame(2) + frame(2) + frame(1) + frame(3))) == ["1234.567", "replayed", "replayed", "1234.567"]
     assert kinds(decode(text() + frame(1) + text())) == ["1234.567", "1234.567", "downgraded"]
+    [plain] = decode(text())
+    assert isinstance(plain, Telegram)
+    assert not plain.verified
 
 
 def test_cut_telegram_hides_nothing() -> None:

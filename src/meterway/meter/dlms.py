@@ -156,7 +156,8 @@ class DlmsDecoder:
         """Return the telegram in an APDU, ciphered or plain, and what is wrong with it."""
         try:
             sealed = self._sealed(message.apdu)
-            apdu, is_verified = self._opener.open(sealed, _is_plausible) if sealed else (message.apdu, True)
+            plain = (message.apdu, not self._opener.expects_seal)
+            apdu, is_verified = self._opener.open(sealed, _is_plausible) if sealed else plain
             is_checked = message.is_hdlc or (is_verified and sealed is not None)
             push = self._whole_push(apdu, may_be_cut=is_checked)
             if sealed:

@@ -111,6 +111,9 @@ class Opener:
         """
         self.accepted = False
         """Whether the keys have fitted so far."""
+        self.expects_seal = keys.encryption is not None
+        """Whether the meter is known to encrypt: then a plain telegram proves nothing, not even before the first
+        encrypted one after a restart."""
         self._keys = keys
         self._accept_repeats = accept_repeats
         self._authentication = (keys.authentication,) if keys.authentication else (*fixed, None)

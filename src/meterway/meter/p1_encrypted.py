@@ -131,7 +131,7 @@ class EncryptedP1Decoder:
         """Return what is to be made of plain telegrams."""
         telegrams = [item for item in items if isinstance(item, Telegram)]
         if not self._opener.accepted:
-            return [*telegrams]
+            return [replace(telegram, verified=not self._opener.expects_seal) for telegram in telegrams]
         text = "a plain telegram came, though those before it were encrypted"
         return [CodecError(text, reason="downgraded", data=telegram.raw) for telegram in telegrams]
 

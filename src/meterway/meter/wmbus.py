@@ -68,8 +68,8 @@ class WmbusDecoder:
     only this meter's frames are taken, others are counted in ``other_frames``. Without an address every meter's are.
     A meter behind a radio module goes by its own number, not by the module's.
 
-    A telegram is ``verified`` if a MAC held, or if it was sent in the clear and nothing claims otherwise; what was
-    encrypted without a MAC (mode 5, sessions) is not. Mode 5 and sessions cannot be told from a recording of
+    A telegram is ``verified`` if a MAC held, or if it was sent in the clear and no key says that it should not be; what
+    was encrypted without a MAC (mode 5, sessions) is not. Mode 5 and sessions cannot be told from a recording of
     themselves; the same content is handed on as often as it is heard.
 
     An error that every frame of a meter gives (encrypted without a key, wrong key, no data of OMS) comes once in ten
@@ -97,6 +97,7 @@ class WmbusDecoder:
         self._wants = _wanted(address)
         self._zone = zone
         self._framer = Framer(quirks)
+        self._keys = keys
         self._guard = Guard(keys.encryption, accept_repeats=accept_repeats)
         self._formats = Formats()
         self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -178,7 +179,7 @@ class WmbusDecoder:
             str(header.identity),
             records.time,
             checked=heard.checked or layers.checked or level == AUTHENTICATED,
-            verified=level in {CLEAR, AUTHENTICATED},
+            verified=level == AUTHENTICATED or (level == CLEAR and self._keys.encryption is None),
         )
 
     def _layers(self, content: bytes) -> _Layers | None:
