@@ -6,6 +6,7 @@ import pytest
 
 from meterway.adapter.config import TcpListenerSource, TcpSource
 from meterway.adapter.links import open_link
+from meterway.adapter.links.stream import CHUNK_LIMIT_BYTES
 from meterway.core.errors import SetupError, TransientError
 from meterway.meter.family import Line
 from support.brokers import free_port
@@ -130,3 +131,19 @@ async def test_many_who_dial_in_at_once_cost_one_connection(listening: TcpListen
         assert await read_exactly(link, 8) == b"the last"
         for _, writer in dialled:
             writer.transport.abort()
+
+
+async def test_a_read_gives_others_their_turn_though_bytes_wait_already() -> None:
+    """Else a meter that never pauses keeps all others from being read."""
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes(4 * CHUNK_LIMIT_BYTES))
+        await writer.drain()
+
+    async with tcp_server(flood) as port, open_link(TcpSource(host="127.0.0.1", port=port), Line()) as link:
+        await link.read()
+        await asyncio.sleep(0.2)  # the rest has come; where it has not, reading waits for it anyway
+        others: list[str] = []
+        asyncio.get_running_loop().call_soon(others.append, "had a turn")
+        await link.read()
+        assert others
