@@ -42,8 +42,8 @@ class Telegram:
     """False where the protocol carried no checksum, or one too weak to rely on, so that only plausibility protects the
     values."""
     verified: bool = True
-    """False where it was encrypted and nothing proves that the meter wrote it: the authentication key is missing, or
-    the meter sends no authentication tag."""
+    """False where nothing proves that the meter wrote it though it is one that encrypts: the authentication key is
+    missing, the meter sends no authentication tag, or the telegram came in the clear though there is a key."""
 
 
 _DEVICE_TYPE = (24, 1, 0)
