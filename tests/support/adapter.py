@@ -22,7 +22,10 @@ METER = "11111111-1111-4111-8111-111111111111"
 
 
 class Concentrator:
-    """Stands where a concentrator would: keeps what is published, and confirms it."""
+    """Stands where a concentrator would: keeps what is published, and confirms it.
+
+    A reading or fault that is sent again, as after a stop before its receipt came, is kept once: as in the cloud.
+    """
 
     def __init__(self, broker: RunningBroker, *, confirm: bool = True) -> None:
         self.messages: list[tuple[str, bytes]] = []
@@ -30,9 +33,12 @@ class Concentrator:
         self.bus = MqttBus(broker.config, "test-concentrator", {"smartMeterMessage/#": self._see})
 
     def _see(self, delivery: Delivery) -> None:
-        self.messages.append((delivery.topic, delivery.payload))
+        message = (delivery.topic, delivery.payload)
+        is_confirmed = delivery.topic.endswith(("/readings", "/faults"))
+        if not (is_confirmed and message in self.messages):
+            self.messages.append(message)
         delivery.ack()
-        if self._confirm and delivery.topic.endswith(("/readings", "/faults")):
+        if self._confirm and is_confirmed:
             digest = receipts.digest(delivery.topic, delivery.payload)
             self.bus.publish(receipt_topic(delivery.topic.split("/")[1]), digest)
 
