@@ -1,0 +1,40 @@
+"""Who asks: the person or program behind a request. Pure.
+
+Every request runs as one viewer, which the access middleware sets before the route begins. The store hands the viewer
+to PostgreSQL, whose row-level security then shows only what is theirs; routes need not filter.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["operator", "auditor", "member", "researcher"]
+"""operator: changes everything of the tenant. auditor: sees everything, audit log included, changes nothing. member:
+sees the meters of the own household. researcher: sees no meter, only answers about many households."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """A person, or a program with a person's token."""
+
+    account_key: int | None
+    """None: nobody in particular (`[http] open`, or the process itself)."""
+    tenant_key: int | None
+    """None: of all tenants."""
+    actor: str
+    """The login, as the audit log names them."""
+    role: Role
+    scopes: frozenset[str] | None = field(default=None)
+    """What a token may do of what the role may; None: all of it."""
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether no row is hidden from them, so that the database need not look."""
+        return self.tenant_key is None and self.role in ("operator", "auditor")
+
+
+EVERYBODY = Viewer(account_key=None, tenant_key=None, actor="(open)", role="operator")
+"""Who everybody is where the cloud is open, on a loopback address; and the process itself."""
+
+viewer: ContextVar[Viewer] = ContextVar("viewer", default=EVERYBODY)
+"""The viewer of the request that runs."""
