@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 
 from meterway.adapter.config import AdapterConfig, MeterConfig
-from meterway.bus.broker import embedded_broker, write_private
+from meterway.bus.broker import embedded_broker
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import Table, dump_config
 from meterway.delivery.config import RelayConfig
+from meterway.durable_file import write_private
 from meterway.process import ChildProcess, Command
 
 

@@ -17,8 +17,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from meterway.adapter.durable_file import replace_file
 from meterway.adapter.memory import Memories, MeterMemory
+from meterway.durable_file import replace_file
 
 _log = logging.getLogger(__name__)
 

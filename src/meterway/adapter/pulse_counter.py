@@ -19,9 +19,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from meterway.adapter.durable_file import replace_file
 from meterway.core.config import Table
 from meterway.core.errors import SetupError
+from meterway.durable_file import replace_file
 from meterway.meter.codec import CodecError
 from meterway.meter.pulse import Items, PulseDecoder, PulseState
 from meterway.meter.pulse_input import PulseInput, check_pulses_per_unit

@@ -30,6 +30,7 @@ import msgspec
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.bus.mqtt import answers
 from meterway.core.errors import SetupError
+from meterway.durable_file import write_private
 from meterway.process import ChildProcess, Command
 
 User = Literal["meterway", "observer"]
@@ -253,17 +254,6 @@ def _password(path: Path) -> str:
     password = secrets.token_urlsafe(24)
     write_private(path, password + "\n")
     return password
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` as a whole, readable by its owner only."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _open_lock(directory: Path) -> int:

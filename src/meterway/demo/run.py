@@ -14,13 +14,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from meterway.bus.broker import write_private
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core.errors import TransientError
 from meterway.core.topics import SpecificTopic
 from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Platform
+from meterway.durable_file import write_private
 from meterway.meter.virtual.ledger import read_ledger
 
 _log = logging.getLogger(__name__)

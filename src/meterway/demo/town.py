@@ -13,10 +13,10 @@ from meterway.adapter.config import (
     Source,
     TcpSource,
 )
-from meterway.bus.broker import write_private
 from meterway.bus.bus import BrokerConfig
 from meterway.core.config import dump_config
 from meterway.core.errors import SetupError
+from meterway.durable_file import write_private
 from meterway.edge import EdgeAdapter, EdgeConcentrator, EdgeConfig
 from meterway.meter.keys import Keys
 from meterway.meter.virtual.links import SerialAddress, TcpAddress

@@ -3,18 +3,22 @@
 import os
 from pathlib import Path
 
+PUBLIC_MODE = 0o644
+PRIVATE_MODE = 0o600
 
-def replace_file(path: Path, data: bytes) -> None:
+
+def replace_file(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
     """Replace the file (and make its folder); when this returns, the new one survives a power cut.
 
-    Written beside, fsync, rename, fsync of the folder.
+    Written beside, fsync, rename, fsync of the folder. ``mode`` is what the file is made with, less the umask.
 
     Raises:
         OSError: it cannot be written; the old one is still there.
     """
     new = path.with_name(f"{path.name}.new")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with new.open("wb") as file:
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -24,3 +28,8 @@ def replace_file(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace ``path`` as ``replace_file`` does, readable by its owner only."""
+    replace_file(path, text.encode(), mode=PRIVATE_MODE)
