@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PY ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo test lint format bench faults docs clean
 
 help: ## this menu
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -41,6 +41,9 @@ format: $(VENV)/.ready-dev ## let ruff put the code in order
 
 bench: $(VENV)/.ready-test ## speed beside named peers, in the same run
 	$(BIN)/python -m bench $(ARGS)
+
+faults: $(VENV)/.ready-test ## lost and duplicated under every fault, with real processes (ARGS=--quick for minutes)
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 docs: $(VENV)/.ready ## regenerate the pages that are made from the code
 	$(BIN)/python scripts/make_docs.py

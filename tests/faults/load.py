@@ -4,17 +4,21 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import httpx
 import msgspec
 
 from faults.truth import GOOD, Truth, Verdict, judge, truth_of
 from meterway.adapter.config import AdapterConfig
+from meterway.cloud.postgres import Cluster
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import dump_config, load_config
+from meterway.core.errors import MeterwayError
 from meterway.delivery.config import RelayConfig
 from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Options, Platform
@@ -95,6 +99,32 @@ class Load(Platform):
             return goal is not None and stored >= goal
 
         await until(reached, f"{more} more readings are stored")
+
+    async def recovered(self) -> float:
+        """Return after how many seconds from now a reading accepted after now is stored, for every meter."""
+        started_s = time.monotonic()
+        accepted = (await self.truth()).accepted
+
+        async def reached() -> bool:
+            newest = await self.newest()
+            return all(newest.get(meter_id, 0) > number for meter_id, number in accepted.items())
+
+        await until(reached, "every meter's readings are stored again")
+        return time.monotonic() - started_s
+
+    async def newest(self) -> dict[str, int]:
+        """Return the highest stored sequence number of each meter; nothing while the database does not answer."""
+        try:
+            connection = await asyncpg.connect(Cluster(self.options.data_dir / "postgres").dsn, timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, MeterwayError):
+            return {}
+        try:
+            rows = await connection.fetch("select meter_id, max(sequence_number) from reading group by meter_id")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return {}
+        finally:
+            connection.terminate()
+        return {str(meter_id): number for meter_id, number in rows}
 
     async def truth(self) -> Truth:
         return await truth_of(self.options.data_dir / "spool" / "adapter")
