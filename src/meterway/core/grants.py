@@ -1,0 +1,61 @@
+"""What each kind of user may do on a broker; what no filter of its grant names is refused.
+
+    user                            publishes                                   reads
+    adapter                         smartMeterMessage/[its meters]/#            receipt/[its meters]
+    concentrator, adapters' side    receipt/+                                   smartMeterMessage/#
+    concentrator, cloud's side      concentrator/[its id]/#                     receipt/[its id]
+    cloud                           receipt/+                                   concentrator/#
+    observer                                                                    all of these
+
+Every user has client ids of its own: the user name itself, or the user name, a colon and anything. As no user name
+has a colon, nobody can take over the session of another.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meterway.core.topics import CONCENTRATOR_FILTER, ROOTS, SMART_METER_FILTER, check_id, receipt_topic
+
+ANY_RECEIPT_FILTER = "receipt/+"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one user may do, as MQTT topic filters."""
+
+    publish: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+CLOUD = Grant(publish=(ANY_RECEIPT_FILTER,), read=(CONCENTRATOR_FILTER,))
+COLLECTOR = Grant(publish=(ANY_RECEIPT_FILTER,), read=(SMART_METER_FILTER,))
+"""A concentrator towards its adapters."""
+OBSERVER = Grant(read=tuple(f"{root}/#" for root in sorted(ROOTS)))
+
+
+def adapter_grant(meter_ids: Iterable[str], *, sources: Iterable[str] = ()) -> Grant:
+    """Return what an adapter of these meters may do; ``sources`` are filters on which others publish telegrams to it.
+
+    Raises:
+        BadDataError: an id that cannot stand in a topic.
+    """
+    ids = sorted(set(meter_ids))
+    return Grant(
+        publish=tuple(f"smartMeterMessage/{check_id(each, 'smart meter id')}/#" for each in ids),
+        read=(*map(receipt_topic, ids), *sources),
+    )
+
+
+def concentrator_grant(concentrator_id: str) -> Grant:
+    """Return what a concentrator may do at the cloud's broker.
+
+    Raises:
+        BadDataError: an id that cannot stand in a topic.
+    """
+    own = check_id(concentrator_id, "concentrator id")
+    return Grant(publish=(f"concentrator/{own}/#",), read=(receipt_topic(own),))
+
+
+def owns_client_id(username: str, client_id: str) -> bool:
+    """Tell whether ``username`` may connect with this MQTT client id."""
+    return client_id == username or client_id.startswith(f"{username}:")
