@@ -37,7 +37,8 @@ class Result:
     altered: int
     """Stored readings that say something else than what was accepted, or that nobody sent."""
     recovery_s: float | None = None
-    """From the end of the fault until a reading accepted after it is stored, for every meter; None if not asked."""
+    """From the end of the fault (of a SIGKILL: from the signal on) until readings accepted after it are stored; None if
+    not asked."""
     refused: int = 0
     """What was refused at the edge, loudly and unacknowledged (a full disk)."""
     note: str = ""
