@@ -22,6 +22,7 @@ from meterway.bus.bus import BrokerConfig, Handler
 from meterway.bus.filters import check_topic, matches
 from meterway.bus.session import Inbound, Login, Session, Will
 from meterway.core.errors import BadDataError, MeterwayError, SetupError, TransientError
+from meterway.secret_store import read_secret
 
 __all__ = ["LIMIT_PAYLOAD_BYTES", "MqttBus", "Will", "answers", "broker_address"]
 
@@ -256,7 +257,7 @@ def login(
     password = None
     if config.password_file is not None:
         try:
-            password = config.password_file.read_text().strip()
+            password = read_secret(config.password_file).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(f"needs {config.password_file}, which cannot be read: {error}") from error
     return Login(

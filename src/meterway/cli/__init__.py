@@ -21,6 +21,7 @@ _COMMANDS = {
     "detect": "meterway.cli.detect:detect",
     "doctor": "meterway.cli.doctor:doctor",
     "gaps": "meterway.cli.gaps:gaps",
+    "secret": "meterway.cli.secret:secret",
     "config": "meterway.cli.config:config",
 }
 

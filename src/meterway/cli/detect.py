@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from meterway.cli.output import fail, json_option, print_json, quietly
+from meterway.cli.output import SecretType, fail, json_option, print_json, quietly
 from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.core.zones import find_zone
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from meterway.adapter.detect_questions import Known
     from meterway.bus.bus import BrokerConfig
 
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _INTERRUPTED = 130
 
 
@@ -40,14 +39,19 @@ _INTERRUPTED = 130
 )
 @click.option(
     "--key-file",
-    type=_FILE,
-    help="A file with the meter's key as 32 hexadecimal digits; on a second line the authentication key, if known.",
+    type=SecretType(),
+    help="A file with the meter's key as 32 hexadecimal digits; on a second line the authentication key, if known. Or "
+    "secret:NAME (meterway secret).",
 )
 @click.option(
-    "--password-file", type=_FILE, help="A file with the password: of --username, else the one that the meter wants."
+    "--password-file",
+    type=SecretType(),
+    help="A file with the password, or secret:NAME: of --username, else the one that the meter wants.",
 )
 @click.option("--username", help="To log in with at a place of HTTP or MQTT.")
-@click.option("--token-file", type=_FILE, help="A file with the token that a place of HTTP wants.")
+@click.option(
+    "--token-file", type=SecretType(), help="A file with the token that a place of HTTP wants, or secret:NAME."
+)
 @click.option(
     "--broker", metavar="URL", help="The broker to propose for the readings.  [default: mqtt://127.0.0.1:1883]"
 )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meterway.adapter.doctor.check import Check
-from meterway.core.errors import MeterwayError
+from meterway.core.errors import MeterwayError, SetupError
+from meterway.secret_store import SecretStore, secret_name
 
 if TYPE_CHECKING:
     from meterway.cloud.config import DatabaseConfig, HttpConfig
@@ -119,6 +120,8 @@ def _folder(folder: Path) -> Check:
 
 
 def _secret(name: str, path: Path) -> Check:
+    if (secret := secret_name(path)) is not None:
+        return _stored_secret(name, secret)
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -131,3 +134,13 @@ def _secret(name: str, path: Path) -> Check:
         detail = f"{path} is open to every user of this machine"
         return Check(name, ok=False, detail=detail, fix=f"chmod 600 {path}", code="secret")
     return Check(name, ok=True, detail=f"{path} can be read, and not by everybody", code="secret")
+
+
+def _stored_secret(name: str, secret: str) -> Check:
+    store = SecretStore.of(os.environ)
+    try:
+        store.get(secret)
+    except SetupError as error:
+        fix = "meterway secret list; as the service's user, and with its master key"
+        return Check(name, ok=False, detail=str(error), fix=fix, code="secret")
+    return Check(name, ok=True, detail=f"secret {secret} opens ({store.described})", code="secret")

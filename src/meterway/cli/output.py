@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ import msgspec
 
 from meterway.core.errors import BadDataError
 from meterway.core.zones import find_zone
+from meterway.secret_store import secret_name
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -40,6 +42,18 @@ class ZoneType(click.ParamType[ZoneInfo]):
             return find_zone(str(value))
         except BadDataError as error:
             self.fail(str(error), param, ctx)
+
+
+class SecretType(click.ParamType[Path]):
+    """An option that names a file with a secret, or ``secret:NAME`` of the store."""
+
+    name = "file"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        place = Path(str(value))
+        if secret_name(place) is None and not place.is_file():
+            self.fail(f"File '{place}' does not exist.", param, ctx)
+        return place
 
 
 def json_option(command: Callable[..., None]) -> Callable[..., None]:

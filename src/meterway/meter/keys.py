@@ -1,4 +1,4 @@
-"""The keys of an encrypted meter: what the grid operator hands out, read from a file, never shown.
+"""The keys of an encrypted meter: what the grid operator hands out, read from a file or the store of secrets.
 
 A key file is text: the encryption key (operators say GUEK, EK, or just "the key") as 32 hexadecimal digits on its
 first line and, if there is one, the authentication key (GAK, AK) on the second. Blanks, colons and dashes between
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from meterway.core.errors import SetupError
+from meterway.secret_store import read_secret
 
 KEY_BYTES: Final = 16
 """AES-128, which security suites 0 and 1 use."""
 
-_LIMIT_FILE_BYTES: Final = 4096
 _MOST_KEYS: Final = 2
 _BETWEEN_DIGITS: Final = re.compile(r"[\s:-]+")
 _HEX_KEY: Final = re.compile(rf"[0-9A-Fa-f]{{{2 * KEY_BYTES}}}")
@@ -84,9 +84,8 @@ def load_password(file: Path | None) -> str | None:
     return lines[0]
 
 
-def _read(path: Path, *, what: str = "key file") -> str:
+def _read(place: Path, *, what: str = "key file") -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_LIMIT_FILE_BYTES).decode("latin-1")
+        return read_secret(place).decode("latin-1")
     except OSError as error:
-        raise SetupError(f"{path}: the {what} cannot be read: {error.strerror}") from error
+        raise SetupError(f"{place}: the {what} cannot be read: {error.strerror}") from error

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from meterway.adapter.config import HttpSource
 from meterway.adapter.links.mailbox import Mailbox
 from meterway.adapter.links.place import describe, why
-from meterway.core.errors import TransientError
+from meterway.core.errors import SetupError, TransientError
+from meterway.secret_store import read_secret
 
 if TYPE_CHECKING:
     import httpx
@@ -166,8 +167,8 @@ class _Poll:
 
     def _read(self, file: Path) -> str:
         try:
-            return file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            return read_secret(file).decode()
+        except (OSError, SetupError, UnicodeDecodeError) as error:
             raise TransientError(f"{self._where} needs {file}, which cannot be read: {why(error)}") from error
 
 
