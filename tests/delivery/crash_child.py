@@ -1,8 +1,9 @@
 """A process to be killed: appends, commits, delivers; tells on stdout what is acknowledged and what was delivered.
 
-    python crash_child.py DIRECTORY SEED {commit,early}
+    python crash_child.py DIRECTORY SEED {commit,early,unflushed}
 
-``commit`` says ``A`` when ``commit`` has returned; ``early`` is broken on purpose and says it before.
+``commit`` says ``A`` when ``commit`` has returned. Broken on purpose: ``early`` says it before, ``unflushed`` flushes
+no file.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ async def deliver(spool: Spool) -> None:
 
 
 async def main(directory: Path, seed: int, mode: str) -> None:
+    if mode == "unflushed":
+        os.fdatasync = lambda fd: None  # noqa: ARG005
     async with Spool(directory, CONFIG, count_topics=True) as spool:
         delivery = asyncio.create_task(deliver(spool))
         await produce(spool, random.Random(seed), seed, early=mode == "early")

@@ -209,6 +209,33 @@ async def test_a_backlog_from_before_the_broker_was_there_is_sent_in_order(
         assert most < 5000 + 105
 
 
+async def test_what_comes_while_a_backlog_drains_does_not_wait_for_it_but_statuses_stay_in_order(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    status = "smartMeterMessage/meter-1/status"
+    backlog = payloads(6000)
+    async with Spool(tmp_path / "s", SpoolConfig()) as spool:
+        for payload in backlog:
+            spool.append(TOPIC, payload)
+    receiver = Receiver(policy=lambda _delivery, _nth: 0)
+    config = RelayConfig(in_flight=100, retry_s=1000)
+    async with (
+        receiver.running(broker),
+        sender(broker, tmp_path / "s", config, retain=lambda topic: topic == status) as out,
+    ):
+        await until(lambda: len(receiver.arrived) == 100)
+        live = [b"live %d" % number for number in range(50)]
+        out.spool.append(status, b"online")
+        await out.send(*live)
+        receiver.policy = lambda _delivery, _nth: 1
+        for payload in backlog[:100]:
+            receiver.confirmer.confirm("meter-1", receipts.digest(TOPIC, payload))
+        await asyncio.wait_for(out.relay.drained(), WITHIN_S)
+        assert receiver.arrived.index(live[-1]) < 1000
+        assert [each for each in receiver.arrived if each in live] == live
+        assert [each for each in receiver.arrived if each not in live] == [*backlog, b"online"]
+
+
 async def test_identical_messages_all_arrive_and_all_are_finished(broker: RunningBroker, tmp_path: Path) -> None:
     async with Receiver().running(broker) as receiver, sender(broker, tmp_path / "s") as out:
         await out.send(*[b"the same"] * 30)

@@ -114,11 +114,26 @@ async def test_a_backlog_longer_than_memory_is_read_from_the_disk(
         for start in range(0, 600, 30):
             await fill(target, start, start + 30)
             taken += await target.take(11, 100_000)
-            assert target._fresh._size_bytes <= 2000
         taken += await take_all(target)
         await fill(target, 600, 610)
         taken += await take_all(target)
         assert numbers(taken) == list(range(610))
+
+
+async def test_what_overtakes_a_backlog_comes_once_and_is_not_sent_again_after_a_restart(tmp_path: Path) -> None:
+    async with spool(tmp_path) as first:
+        await fill(first, 0, 100)
+    async with spool(tmp_path) as second:
+        taken = await second.take(10, 100_000)
+        await fill(second, 100, 120)
+        newest = second.take_newest(15, 100_000, lambda _topic: True)
+        assert numbers(newest) == list(range(100, 115))
+        second.done(record.number for record in newest)
+        taken += await take_all(second)
+        assert numbers(taken) == [*range(100), *range(115, 120)]
+        second.done(record.number for record in taken[:50])
+    async with spool(tmp_path) as third:
+        assert numbers(await take_all(third)) == [*range(50, 100), *range(115, 120)]
 
 
 async def test_what_is_done_does_not_come_back_after_a_restart(tmp_path: Path) -> None:

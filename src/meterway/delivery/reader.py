@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from meterway.delivery.intervals import Intervals
@@ -42,8 +43,8 @@ class Reader:
             os.close(self._file)
         self._file = self._segment = None
 
-    def read(self, start: int, limit_items: int, limit_bytes: int, done: Intervals) -> Batch:
-        """Return messages from number ``start`` on that are not done, up to a count and a sum of payload bytes.
+    def read(self, start: int, limit_items: int, limit_bytes: int, skip: Sequence[Intervals]) -> Batch:
+        """Return messages from number ``start`` on that are in none of ``skip``, up to a count and a payload size.
 
         Raises:
             OSError: a segment is there and cannot be opened now; the same call may succeed later.
@@ -62,7 +63,7 @@ class Reader:
                 (batch.lost if self._damaged else batch.absent).add(self._next, found.number)
                 self._damaged = False
                 self._next = found.number + 1
-                if found.number not in done:
+                if not any(found.number in each for each in skip):
                     batch.records.append(found)
                     size_bytes += len(found.payload)
         batch.next_number = self._next

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from meterway.bus.bus import Bus
@@ -10,6 +10,7 @@ from meterway.core import receipts
 from meterway.core.errors import BadDataError, TransientError
 from meterway.delivery.config import RelayConfig
 from meterway.delivery.flight import Flight, Flying
+from meterway.delivery.record import Record
 from meterway.delivery.spool import Spool
 from meterway.delivery.stats import RelayStats
 
@@ -17,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 TURN_ITEMS = 256
 """How many messages are sent before other tasks have their turn."""
+
+BACKLOG_FOR_ONE_NEW = 3
+"""While a backlog drains, one message that was stored just now is sent for so many of the backlog."""
 
 LIMIT_RETAINED = 65_536
 """For how many topics the newest retained message is remembered; beyond, all are forgotten and learnt anew."""
@@ -27,6 +31,9 @@ _BLOCKED_S = 0.01
 
 class Relay:
     """Sends what is in ``spool`` over ``bus``, oldest first, many on their way, again until confirmed.
+
+    While a backlog drains, every fourth message is one that was stored just now, so that live values need not wait for
+    it. Messages that the broker keeps stay in order: the last one is what holds.
 
     ``retain`` tells by the topic whether the broker is to keep the message. Give what arrives on
     ``receipt/[senderId]`` to ``on_receipt``. Runs in ``run``, a task of the caller's; made inside a running event loop.
@@ -51,6 +58,7 @@ class Relay:
         self._drained: list[asyncio.Future[None]] = []
         self._retained: dict[str, int] = {}
         self._finished: list[int] = []
+        self._credit = 0
         self._count_sent = self._count_resent = self._count_confirmed = 0
         self._count_unknown = self._count_bad = self._count_undeliverable = 0
         spool.on_durable(self._wake.set)
@@ -113,16 +121,28 @@ class Relay:
 
     async def _load(self) -> None:
         """Fill the room in flight from the spool."""
-        flight = self._flight
-        if not flight.room_items or not flight.room_bytes:
+        limit_items = min(self._flight.room_items, TURN_ITEMS)
+        if not limit_items or not self._flight.room_bytes:
             return
+        newest = self._spool.take_newest(
+            min(limit_items, self._credit // BACKLOG_FOR_ONE_NEW), self._flight.room_bytes, self._may_overtake
+        )
+        self._credit -= BACKLOG_FOR_ONE_NEW * len(newest)
+        self._add(newest)
         try:
-            records = await self._spool.take(min(flight.room_items, TURN_ITEMS), flight.room_bytes)
+            records = await self._spool.take(limit_items - len(newest), self._flight.room_bytes)
         except TransientError as error:
             _log.warning("! %s", error)
             return
+        self._credit = min(self._credit + len(records), TURN_ITEMS)
+        self._add(records)
+
+    def _add(self, records: Iterable[Record]) -> None:
         for record in records:
-            flight.add(record, b"" if self._by_broker else receipts.digest(record.topic, record.payload))
+            self._flight.add(record, b"" if self._by_broker else receipts.digest(record.topic, record.payload))
+
+    def _may_overtake(self, topic: str) -> bool:
+        return self._retain is None or not self._retain(topic)
 
     def _send_turn(self) -> None:
         """Send what waits, up to ``TURN_ITEMS``; come back at once for the rest, or when the broker has room."""

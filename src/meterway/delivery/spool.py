@@ -20,10 +20,10 @@ from typing import ParamSpec, Self, TypeVar
 from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.delivery.ages import Ages
 from meterway.delivery.config import SpoolConfig
-from meterway.delivery.fresh import Fresh
 from meterway.delivery.group import Failures, Group
 from meterway.delivery.intervals import Intervals
 from meterway.delivery.log import LIMIT_SAVED_INTERVALS, SegmentLog
+from meterway.delivery.order import Order
 from meterway.delivery.reader import Reader
 from meterway.delivery.record import LIMIT_MARK_BYTES, LIMIT_PAYLOAD_BYTES, LIMIT_TOPIC_BYTES, Record, encode
 from meterway.delivery.segment import Segment
@@ -74,10 +74,8 @@ class Spool:
         self._done = Intervals()
         self._done_saved = True
         self._ages = Ages()
-        self._fresh = Fresh()
+        self._order = Order()
         self._next = 0
-        self._durable_end = 0
-        self._cursor = 0
         self._disk_bytes = 0
         self._unwritten_bytes = 0
         self._listener: Callable[[], None] | None = None
@@ -182,18 +180,15 @@ class Spool:
         Raises:
             TransientError: a segment cannot be opened now (too many open files, rights).
         """
-        if self._fresh:
-            taken = self._fresh.take(limit_items, limit_bytes)
-            self._cursor = taken[-1].number + 1 if taken else self._cursor
-            return taken
-        if self._cursor >= self._durable_end:
-            return []
+        order = self._order
+        if not order.has_backlog:
+            return order.take(limit_items, limit_bytes)
+        skip = (self._done.copy(), order.overtaken())
         try:
-            batch = await self._in_thread(self._reader.read, self._cursor, limit_items, limit_bytes, self._done.copy())
+            batch = await self._in_thread(self._reader.read, order.cursor, limit_items, limit_bytes, skip)
         except OSError as error:
             raise TransientError(f"the spool in {self._directory} cannot be read: {error.strerror}") from error
-        self._cursor = max(self._cursor, batch.next_number)
-        self._fresh.forget_before(self._cursor)
+        order.read_up_to(batch.next_number)
         self._pending -= sum(self._done.add(start, end) for start, end in batch.absent)
         lost = sum(self._done.add(start, end) for start, end in batch.lost)
         if lost:
@@ -201,6 +196,14 @@ class Spool:
             self._count_lost += lost
             _log.error("! %d messages in %s are unreadable; the bytes are in *.corrupt files", lost, self._directory)
         return batch.records
+
+    def take_newest(self, limit_items: int, limit_bytes: int, may_overtake: Callable[[str], bool]) -> list[Record]:
+        """Return messages that were stored just now while older ones wait on the disk; ``take`` leaves them out then.
+
+        Without a backlog there are none: then ``take`` returns all in order. ``may_overtake`` tells by the topic; what
+        may not, waits in line. Bounds as with ``take``.
+        """
+        return self._order.take_newest(limit_items, limit_bytes, may_overtake)
 
     def done(self, positions: Iterable[int]) -> None:
         """Tell that the messages at ``positions`` are delivered; they are deleted with their segment."""
@@ -239,8 +242,8 @@ class Spool:
         first = log.segments[0].base
         self._done = log.done
         self._done.add(0, first)
-        self._next = self._durable_end = log.next_number
-        self._cursor = self._done.first_missing(first)
+        self._next = log.next_number
+        self._order = Order(self._done.first_missing(first), self._next)
         self._pending = self._next - sum(min(end, self._next) - start for start, end in self._done)
         self._disk_bytes = log.size_bytes
         self._count_lost = log.lost
@@ -327,10 +330,7 @@ class Spool:
         if self._full:
             self._full = False
             _log.warning("the spool in %s can be written again", self._directory)
-        if self._fresh or self._cursor >= self._durable_end:
-            # Else `take` is busy with a backlog on the disk and will come to these there.
-            self._fresh.extend(group.records, self._cursor)
-        self._durable_end = group.end
+        self._order.extend(group.records)
         group.settled.set_result(None)
         if self._listener:
             self._listener()
@@ -341,9 +341,7 @@ class Spool:
         groups, self._groups = self._groups, deque()
         self._unwritten_bytes = 0
         self._failures.add(first, self._next, str(error))
-        if self._cursor == self._durable_end:
-            self._cursor = self._next
-        self._durable_end = self._next
+        self._order.skip(self._next)
         self._pending -= self._done.add(first, self._next)
         self._done_saved = False
         self._count_failed += self._next - first
