@@ -18,6 +18,13 @@ from meterway.core.topics import CONCENTRATOR_FILTER, ROOTS, SMART_METER_FILTER,
 
 ANY_RECEIPT_FILTER = "receipt/+"
 
+ADAPTER_MESSAGES_PER_S = 2_000.0
+"""A telegram a second of many meters, and the rest of an outage behind it."""
+CONCENTRATOR_MESSAGES_PER_S = 20_000.0
+"""More than a cloud on one machine stores."""
+SPARE_CONNECTIONS = 8
+"""Beside those that a component needs: the broker may not have noticed yet that old ones are dead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -25,6 +32,10 @@ class Grant:
 
     publish: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    limit_messages_per_s: float | None = None
+    """How many messages of up to 8 KiB it may publish in the long run; ten times as many at once. None: any."""
+    limit_connections: int | None = None
+    """How many connections it may have at a time. None: any."""
 
 
 CLOUD = Grant(publish=(ANY_RECEIPT_FILTER,), read=(CONCENTRATOR_FILTER,))
@@ -43,6 +54,8 @@ def adapter_grant(meter_ids: Iterable[str], *, sources: Iterable[str] = ()) -> G
     return Grant(
         publish=tuple(f"smartMeterMessage/{check_id(each, 'smart meter id')}/#" for each in ids),
         read=(*map(receipt_topic, ids), *sources),
+        limit_messages_per_s=ADAPTER_MESSAGES_PER_S,
+        limit_connections=SPARE_CONNECTIONS + 2 * len(ids),
     )
 
 
@@ -53,7 +66,12 @@ def concentrator_grant(concentrator_id: str) -> Grant:
         BadDataError: an id that cannot stand in a topic.
     """
     own = check_id(concentrator_id, "concentrator id")
-    return Grant(publish=(f"concentrator/{own}/#",), read=(receipt_topic(own),))
+    return Grant(
+        publish=(f"concentrator/{own}/#",),
+        read=(receipt_topic(own),),
+        limit_messages_per_s=CONCENTRATOR_MESSAGES_PER_S,
+        limit_connections=SPARE_CONNECTIONS,
+    )
 
 
 def owns_client_id(username: str, client_id: str) -> bool:
