@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from meterway.adapter.config import AdapterConfig, MeterConfig
+from meterway.adapter.config import AdapterConfig, MeterConfig, SigningConfig
 from meterway.bus.broker import embedded_broker
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.concentrator.config import ConcentratorConfig
@@ -40,6 +40,7 @@ class EdgeAdapter(Table, frozen=True):
     """The adapter's name, unique on this device."""
     meters: tuple[MeterConfig, ...]
     """The meters it reads, each a `[[adapters.meters]]` table as in an adapter's own configuration."""
+    signing: SigningConfig = SigningConfig()
 
 
 class EdgeConfig(Table, frozen=True):
@@ -65,7 +66,9 @@ class EdgeConfig(Table, frozen=True):
 def adapter_config(config: EdgeConfig, adapter: EdgeAdapter, broker: BrokerConfig) -> AdapterConfig:
     """Return the configuration of one adapter process."""
     spool_dir = config.data_dir / "spool" / f"adapter-{adapter.id}"
-    return AdapterConfig(id=adapter.id, meters=adapter.meters, broker=broker, spool_dir=spool_dir)
+    return AdapterConfig(
+        id=adapter.id, meters=adapter.meters, broker=broker, spool_dir=spool_dir, signing=adapter.signing
+    )
 
 
 def concentrator_config(config: EdgeConfig, broker: BrokerConfig) -> ConcentratorConfig:

@@ -251,6 +251,16 @@ class MeterConfig(Table, frozen=True):
             )
 
 
+class SigningConfig(Table, frozen=True):
+    """Signatures of readings (Ed25519), by which the cloud and anybody else can tell that nobody changed them."""
+
+    enabled: bool = False
+    """Sign every reading. The cloud learns the key from the first one; docs/signatures.md says what that protects."""
+    key_file: Path | None = None
+    """A private key in PEM (`openssl genpkey -algorithm ed25519`), or `"secret:NAME"`. Left out: one is made at the
+    first start, beside `spool_dir`."""
+
+
 class AdapterConfig(Table, frozen=True):
     """One adapter process: one or many meters."""
 
@@ -263,6 +273,7 @@ class AdapterConfig(Table, frozen=True):
     spool: SpoolConfig = SpoolConfig()
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a concentrator that sends no receipts."""
+    signing: SigningConfig = SigningConfig()
     raw_ring_bytes: Annotated[int, msgspec.Meta(ge=0, le=64 << 20)] = 256 * 1024
     """So much of the last bytes of each source is kept in `spool_dir`, below `raw`, for `meterway doctor`: what the
     meters sent, with their readings and numbers, for this user's eyes only. 0 keeps nothing."""

@@ -51,6 +51,7 @@ class Intake:
         plausibility: Plausibility,
         wall: Callable[[], datetime],
         monotonic: Callable[[], float],
+        signing_key: str | None = None,
     ) -> None:
         self.meter_id = config.id
         self.protocol = family.protocol
@@ -65,6 +66,7 @@ class Intake:
         self._is_live = config.clock == "live" and not isinstance(config.source, ReplaySource)
         self._wall = wall
         self._monotonic = monotonic
+        self._signing_key = signing_key
         self._heard: dict[str, StatusSession] = {}
         """The meter itself, and those behind it once a reading of theirs has come."""
         self._counters: Counter[str] = Counter()
@@ -218,6 +220,7 @@ class Intake:
                 interval_s=self.interval_s if reading.meter_id == self.meter_id else CHANNEL_INTERVAL_S,
                 properties=tuple(offered.values()),
                 unmapped=tuple(sorted(str(obis) for obis in self._mapper.unmapped)),
+                signing_key=self._signing_key,
             )
         )
 

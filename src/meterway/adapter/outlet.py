@@ -28,8 +28,10 @@ class Outlet:
     and reading become durable in one step, so there is neither a gap nor a repetition across a kill.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, *, sign: Callable[[bytes], bytes] | None = None) -> None:
+        """``sign`` returns the payload of a reading with its signature."""
         self._spool = spool
+        self._sign = sign
 
     async def put(
         self,
@@ -81,6 +83,8 @@ class Outlet:
         if mapped.has_clock and mark == last_mark:
             return None
         payload = wire.encode(msgspec.structs.replace(mapped.reading, sequence_number=count + 1))
+        if self._sign is not None:
+            payload = self._sign(payload)
         return self._spool.append(topic, payload, mark=mark)
 
     async def _commit(

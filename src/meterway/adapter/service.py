@@ -21,9 +21,11 @@ from meterway.adapter.prepare import Prepared, check_segment, prepare
 from meterway.adapter.pulse_counter import PulseCounter
 from meterway.adapter.raw import FOLDER, RawRings
 from meterway.adapter.segment import LONGEST_DELAY_S, Segment
+from meterway.adapter.signing import open_signer
 from meterway.adapter.status import StatusSessions
 from meterway.bus.bus import BrokerConfig, Delivery
 from meterway.bus.mqtt import MqttBus
+from meterway.core.signatures import key_text
 from meterway.core.topics import receipt_topic
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
@@ -47,12 +49,15 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     A broker that is away does not keep it from reading: readings wait in the spool.
 
     Raises:
-        SetupError: as ``prepare`` and ``check_segment``; or the spool belongs to another process.
+        SetupError: as ``prepare``, ``check_segment`` and ``open_signer``; or the spool belongs to another process.
     """
     wall = partial(datetime.now, UTC)
     shared = [[prepare(meter) for meter in meters] for meters in segments(config.meters)]
     for meters in shared:
         check_segment(meters)
+    signer = open_signer(config.signing, config.spool_dir)
+    if signer is not None:
+        _log.info("readings are signed; the public key is %s", key_text(signer.public_key))
     async with AsyncExitStack() as stack:
         for decoder in (meter.decoder for meters in shared for meter in meters):
             if isinstance(decoder, PulseCounter):
@@ -68,7 +73,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
         bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts))
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
-        outlet = Outlet(spool)
+        outlet = Outlet(spool, sign=signer.sign if signer else None)
         rings = RawRings(config.spool_dir / FOLDER, config.raw_ring_bytes)
         memories = await stack.enter_async_context(MemoryFile(memory_path(config.spool_dir), meter_ids))
 
@@ -85,6 +90,7 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
                 plausibility=plausibility,
                 wall=wall,
                 monotonic=time.monotonic,
+                signing_key=key_text(signer.public_key) if signer else None,
             )
 
         async with asyncio.TaskGroup() as tasks:

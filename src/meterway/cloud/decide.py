@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from meterway.cloud.store.rows import Arrived, ArrivedFault, ArrivedReading, ArrivedReport, Rejected
-from meterway.core import reports, topics, wire
+from meterway.core import reports, signatures, topics, wire
 from meterway.core.errors import BadDataError
 from meterway.core.topics import CloudTopic, SpecificTopic
 
@@ -39,7 +39,7 @@ def decide(topic: str, payload: bytes, *, now: datetime, window: Window) -> Arri
         if place.specific_topic is SpecificTopic.READINGS and place.meter_id is not None:
             reading = wire.decode_columns(payload, meter_id=place.meter_id)
             _check_time(reading.reading_time, now, window)
-            return ArrivedReading(topic, payload, place.concentrator_id, reading)
+            return ArrivedReading(topic, payload, place.concentrator_id, reading, signatures.split(payload))
         return _decide_report(topic, payload, place)
     except BadDataError as error:
         return Rejected(topic, payload, error.reason, str(error))

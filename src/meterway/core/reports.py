@@ -58,6 +58,9 @@ class MeterDescription(_Report, frozen=True):
     properties: tuple[OfferedProperty, ...] = ()
     unmapped: tuple[str, ...] = ()
     """OBIS codes that the meter sends and no property was found for."""
+    signing_key: str | None = None
+    """The public key of those who sign its readings (``core.signatures``); for people, the cloud learns it from the
+    readings themselves."""
 
 
 class Fault(_Report, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from meterway.core.columns import PropertySet, ReadingColumns
 from meterway.core.receipts import digest
 from meterway.core.reports import Fault
+from meterway.core.signatures import Signed
 from meterway.core.topics import SpecificTopic
 
 PAYLOAD_LIMIT_BYTES = 1024 * 1024
@@ -31,6 +32,10 @@ class ArrivedReading(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     concentrator_id: str
     reading: ReadingColumns
+    signed: Signed | None = None
+    """None where the payload has no signature."""
+    is_verified: bool | None = None
+    """Of a signed one: whether the signature is the meter's; None before it was checked, and where there is none."""
 
 
 class ArrivedReport(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +91,8 @@ class ReadingRows(NamedTuple):
     fault_codes: str | None
     text_values: str | None
     dates: str | None
+    signature_verified: str | None
+    signed_payloads: str | None
 
 
 def reading_rows(
@@ -105,6 +112,8 @@ def reading_rows(
         _texts([each.fault_code for each in readings]),
         _texts([None if each.text_values is None else _texts(each.text_values) for each in columns]),
         _texts([None if each.dates is None else _dates(each.dates) for each in columns]),
+        _nullable([None if each.is_verified is None else str(each.is_verified) for each in arrived]),
+        _nullable([None if each.signed is None else f'"\\\\x{each.payload.hex()}"' for each in arrived]),
     )
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 import asyncpg
 from msgspec.structs import replace
 
-from meterway.cloud.store import aside
+from meterway.cloud.store import aside, signatures
 from meterway.cloud.store.database import Connection, Database, Row
 from meterway.cloud.store.migrate import MONTHS_AHEAD, Month, add_partitions
 from meterway.cloud.store.names import Meters, Names
@@ -44,11 +44,13 @@ _ROWS = """
 with arrived as materialized (
     select meter_key, reading_time, reading_identifier, property_set_key, numbers::numeric[] as numerical_values,
            concentrator_id, sequence_number, fault_code, texts::text[] as text_values, times::timestamptz[] as dates,
-           number
+           signature_verified, signed_payload, number
     from unnest($1::text::integer[], $2::text::timestamptz[], $3::text::uuid[], $4::text::integer[], $5::text::text[],
-                $6::text::text[], $7::text::bigint[], $8::text::text[], $9::text::text[], $10::text::text[])
+                $6::text::text[], $7::text::bigint[], $8::text::text[], $9::text::text[], $10::text::text[],
+                $11::text::boolean[], $12::text::bytea[])
          with ordinality as v (meter_key, reading_time, reading_identifier, property_set_key, numbers,
-                               concentrator_id, sequence_number, fault_code, texts, times, number)
+                               concentrator_id, sequence_number, fault_code, texts, times,
+                               signature_verified, signed_payload, number)
     order by meter_key, reading_time, reading_identifier, number
 )
 """
@@ -56,9 +58,9 @@ with arrived as materialized (
 _STORE = f"""
 {_ROWS}, stored as (
     insert into reading (meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
-                         numerical_values, text_values, dates)
+                         numerical_values, text_values, dates, signature_verified, signed_payload)
     select meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_set_key,
-           numerical_values, text_values, dates
+           numerical_values, text_values, dates, signature_verified, signed_payload
     from arrived
     on conflict do nothing returning meter_key, reading_time
 ), newest as (
@@ -208,6 +210,10 @@ class Writer:
         """
         meters = await self._names.meters(dict(filter(None, map(_meter_of, batch))))
         kinds = _by_kind(batch, meters)
+        if kinds.readings:
+            judged = await signatures.judge(self._database, kinds.readings)
+            kinds.readings[:] = judged.readings
+            kinds.rejected.extend(judged.rejected)
         rows = await self._rows(kinds.readings, meters) if kinds.readings else None
         result = Committed(rejected=kinds.rejected)
         async with self._database.transaction() as connection:
