@@ -42,7 +42,11 @@ format: $(VENV)/.ready-dev ## let ruff put the code in order
 bench: $(VENV)/.ready-test ## speed beside named peers, in the same run
 	$(BIN)/python -m bench $(ARGS)
 
-faults: $(VENV)/.ready-test ## lost and duplicated under every fault, with real processes (ARGS=--quick for minutes)
+$(VENV)/.ready-faults: $(VENV)/.ready-test
+	scripts/setup.sh faults
+	@touch $@
+
+faults: $(VENV)/.ready-faults ## lost and duplicated under every fault, with real processes (ARGS=--quick for minutes)
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 docs: $(VENV)/.ready ## regenerate the pages that are made from the code

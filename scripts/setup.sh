@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up this checkout. `setup.sh runtime` makes .venv with what runs; `setup.sh dev` adds linters and test tools;
-# `setup.sh test` adds the Debian packages that tests start.
+# `setup.sh test` adds the Debian packages that tests start, `setup.sh faults` those of the fault matrix.
 # Safe to run again; installs only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,9 +44,14 @@ tests() {
   apt_install mosquitto mosquitto-clients chromium postgresql-15 socat
 }
 
+faults() {
+  apt_install rabbitmq-server nodejs npm
+}
+
 case "${1:-}" in
   runtime) runtime ;;
   dev) packages dev ;;
   test) tests ;;
-  *) echo "usage: scripts/setup.sh {runtime|dev|test}" >&2; exit 2 ;;
+  faults) faults ;;
+  *) echo "usage: scripts/setup.sh {runtime|dev|test|faults}" >&2; exit 2 ;;
 esac

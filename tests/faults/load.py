@@ -2,20 +2,29 @@
 
 import asyncio
 import os
+import random
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import asyncpg
 import httpx
 import msgspec
 
+from faults.engines import Broker, BrokerKind, running_broker
+from faults.proxy import Link, link_to
 from faults.truth import GOOD, Truth, Verdict, judge, truth_of
 from meterway.adapter.config import AdapterConfig
-from meterway.cloud.postgres import Cluster
+from meterway.bus.bus import BrokerConfig
+from meterway.cloud.config import CloudConfig, DatabaseConfig
+from meterway.cloud.postgres import Cluster, EmbeddedPostgres
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.config import dump_config, load_config
 from meterway.core.errors import MeterwayError
@@ -24,7 +33,7 @@ from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Options, Platform
 from meterway.meter.virtual.ledger import read_ledger
 from meterway.process import ChildProcess, Command
-from support.platform import Api
+from support.platform import Api, descendants
 
 METERS, SPEED = 10, 20.0
 """Together 200 telegrams a second."""
@@ -35,25 +44,112 @@ RETRY_S = 3.0
 """What has no receipt is sent again after so long, in place of 30 s: a receipt may die with who wrote it."""
 
 BROKEN = Path(__file__).with_name("broken.py")
-_IMPATIENT: dict[str, type[AdapterConfig] | type[ConcentratorConfig]] = {
+_CONFIGS: dict[str, type[AdapterConfig] | type[ConcentratorConfig] | type[CloudConfig]] = {
     "adapter": AdapterConfig,
     "concentrator": ConcentratorConfig,
+    "cloud": CloudConfig,
 }
 
 
-class Load(Platform):
-    """The platform, with one component replaced by a wrong one where ``broken`` says so."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the platform is made of, where it is not as in the demo."""
 
-    def __init__(self, data_dir: Path, broken: dict[str, str] | None = None) -> None:
+    edge: BrokerKind = "nats"
+    cloud: BrokerKind | None = None
+    """A second broker, between concentrator and cloud; None: the edge's serves both."""
+    server: bool = False
+    """A PostgreSQL beside the cloud and not below it; entered as EmbeddedPostgres."""
+    programs: Path | None = None
+    """Of that PostgreSQL: another version."""
+    linked: frozenset[str] = frozenset()
+    """Which of ``LINKS`` are proxies."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """A component and the variant of ``broken.py`` that stands in its place."""
+    retry_s: float = RETRY_S
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+
+
+ADAPTER_BROKER = "adapter - edge broker"
+CONCENTRATOR_EDGE = "concentrator - edge broker"
+CONCENTRATOR_CLOUD = "concentrator - cloud broker"
+CLOUD_BROKER = "cloud - cloud broker"
+CLOUD_DATABASE = "cloud - database"
+LINKS = (ADAPTER_BROKER, CONCENTRATOR_EDGE, CONCENTRATOR_CLOUD, CLOUD_BROKER, CLOUD_DATABASE)
+EVERYTHING = ("adapter", "concentrator", "edge broker", "cloud broker", "cloud", "database")
+"""The processes that can be hit; without a broker of the cloud's own, ``edge broker`` is the only one."""
+
+
+class Load(Platform):
+    """The platform under load, put together as ``setup`` says."""
+
+    def __init__(self, data_dir: Path, setup: Setup | None = None) -> None:
         super().__init__(Options(data_dir=data_dir, meters=METERS, speed=SPEED, seed="faults"))
-        self._broken = broken or {}
+        self.setup = setup or Setup()
+        self.links: dict[str, Link] = {}
+        self._brokers: dict[str, Broker] = {}
+        self._dsn_file: Path | None = None
+
+    async def _start_cloud(self) -> None:
+        """Start what the setup adds, then the cloud."""
+        setup, folder = self.setup, self.options.data_dir
+        self._brokers["edge broker"] = self.broker
+        if setup.edge != "nats":
+            broker = await self._stack.enter_async_context(running_broker(setup.edge, folder / "edge-broker"))
+            self._brokers["edge broker"] = broker
+        self._brokers["cloud broker"] = self._brokers["edge broker"]
+        if setup.cloud is not None:
+            broker = await self._stack.enter_async_context(running_broker(setup.cloud, folder / "cloud-broker"))
+            self._brokers["cloud broker"] = broker
+        for name in sorted(setup.linked - {CLOUD_DATABASE}):
+            target = self._brokers[name.partition(" - ")[2]]
+            self.links[name] = await self._stack.enter_async_context(link_to(target.port, setup.chance))
+        if setup.server or CLOUD_DATABASE in setup.linked:
+            await self._start_server()
+        await super()._start_cloud()
+
+    async def _start_server(self) -> None:
+        """Start PostgreSQL outside of the cloud, and a link to it if there is to be one."""
+        folder = self.options.data_dir / "postgres"
+        database = await self._stack.enter_async_context(EmbeddedPostgres(folder, programs=self.setup.programs))
+        dsn = database.dsn
+        if CLOUD_DATABASE in self.setup.linked:
+            sockets = Cluster(folder).socket_dir
+            front = Path(self._stack.enter_context(TemporaryDirectory(prefix="mwlink-")))
+            name = ".s.PGSQL.5432"
+            link = link_to(sockets / name, self.setup.chance, path=front / name)
+            self.links[CLOUD_DATABASE] = await self._stack.enter_async_context(link)
+            dsn = dsn.replace(quote(str(sockets), safe="/"), quote(str(front), safe="/"))
+        self._dsn_file = self.options.data_dir / "dsn"
+        self._dsn_file.touch(mode=0o600)
+        self._dsn_file.write_text(dsn)
+
+    def _reach(self, broker: str, component_name: str) -> BrokerConfig:
+        """Return how a component reaches a broker, through its link if there is one."""
+        config = self._brokers[broker].config()
+        link = self.links.get(f"{component_name} - {broker}")
+        return config if link is None else msgspec.structs.replace(config, url=f"mqtt://127.0.0.1:{link.port}")
+
+    def _adapted(self, config: AdapterConfig | ConcentratorConfig | CloudConfig) -> msgspec.Struct:
+        """Return the configuration of a component as the setup wants it."""
+        relay = RelayConfig(retry_s=self.setup.retry_s)
+        edge, cloud = "edge broker", "cloud broker"
+        match config:
+            case AdapterConfig():
+                return msgspec.structs.replace(config, broker=self._reach(edge, "adapter"), relay=relay)
+            case ConcentratorConfig():
+                local, upstream = self._reach(edge, "concentrator"), self._reach(cloud, "concentrator")
+                return msgspec.structs.replace(config, local=local, cloud=upstream, relay=relay)
+            case CloudConfig():
+                database = DatabaseConfig(dsn_file=self._dsn_file) if self._dsn_file else config.database
+                return msgspec.structs.replace(config, broker=self._reach(cloud, "cloud"), database=database)
 
     async def _run(self, stack: AsyncExitStack, command: Command) -> ChildProcess:
-        if command.name in _IMPATIENT:
+        if command.name in _CONFIGS:
             path = Path(command.arguments[-2])
-            config = load_config(path.read_text(), _IMPATIENT[command.name], where=command.name)
-            path.write_text(dump_config(msgspec.structs.replace(config, relay=RelayConfig(retry_s=RETRY_S))))
-        variant = self._broken.get(command.name)
+            config = load_config(path.read_text(), _CONFIGS[command.name], where=command.name)
+            path.write_text(dump_config(self._adapted(config)))
+        variant = self.setup.broken.get(command.name)
         if variant is not None:
             python, _, _, *arguments = command.arguments
             command = Command(name=command.name, arguments=[python, str(BROKEN), variant, *arguments])
@@ -65,8 +161,8 @@ class Load(Platform):
 
     def pid_of(self, victim: str) -> int | None:
         """Return the process that now is ``victim``, if it runs."""
-        if victim == "broker":
-            return self.broker.pid
+        if victim in self._brokers:
+            return self._brokers[victim].pid
         if victim == "database":
             try:
                 pid_file = self.options.data_dir / "postgres" / "cluster" / "postmaster.pid"
@@ -81,6 +177,18 @@ class Load(Platform):
         pid = self.pid_of(victim)
         assert pid is not None
         os.kill(pid, number)
+
+    async def stand_still(self, victim: str, for_s: float) -> None:
+        """Stop ``victim``, with the processes below it that are its own kind, for a while."""
+        pid = self.pid_of(victim)
+        assert pid is not None, f"{victim} runs"
+        pids = [pid, *(descendants(pid) if victim == "database" else ())]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for each in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(each, number)
+            if number == signal.SIGSTOP:
+                await asyncio.sleep(for_s)
 
     async def stored(self) -> int:
         """Return how many readings are stored; -1 while the cloud does not answer."""
@@ -122,7 +230,9 @@ class Load(Platform):
         except (OSError, TimeoutError, asyncpg.PostgresError, MeterwayError):
             return {}
         try:
-            rows = await connection.fetch("select meter_id, last_sequence_number from meter where last_sequence_number > 0")
+            rows = await connection.fetch(
+                "select meter_id, last_sequence_number from meter where last_sequence_number > 0"
+            )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return {}
         finally:
@@ -130,7 +240,11 @@ class Load(Platform):
         return {str(meter_id): number for meter_id, number in rows}
 
     async def truth(self) -> Truth:
-        return await truth_of(self.options.data_dir / "spool" / "adapter")
+        while True:
+            try:
+                return await truth_of(self.options.data_dir / "spool" / "adapter")
+            except shutil.Error:  # a file of a running adapter's was replaced while it was copied
+                await asyncio.sleep(0.1)
 
     async def rest(self) -> Truth:
         """Stop the meters; return what was accepted once nothing more is."""

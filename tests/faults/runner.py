@@ -58,7 +58,11 @@ class Row:
             return f"{_aligned(cells)}  {self.error}"
         recovery = "" if found.recovery_s is None else f"{found.recovery_s:.1f}"
         cells += [*map(str, (found.sent, found.stored, found.lost, found.duplicated, found.altered)), recovery]
-        notes = [found.note, f"{found.refused} refused" if found.refused else "", "" if self.is_as_expected else "WRONG"]
+        notes = [
+            found.note,
+            f"{found.refused} refused" if found.refused else "",
+            "" if self.is_as_expected else "WRONG",
+        ]
         return f"{_aligned(cells)}  {', '.join(note for note in notes if note)}".rstrip()
 
     def json(self) -> str:
@@ -135,8 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     if not scenarios:
         print("no scenario is chosen; --list says what there is", file=sys.stderr)
         return 2
-    rows = [row for row in _run_all(scenarios, options)]
-    return _sum(rows, as_json=options.json)
+    return _sum(_run_all(scenarios, options), as_json=options.json)
 
 
 def _run_all(scenarios: Sequence[Scenario], options: argparse.Namespace) -> list[Row]:

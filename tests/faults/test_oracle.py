@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.load import Load
+from faults.load import Load, Setup
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
     ],
 )
 async def test_what_is_confirmed_too_early_is_found_missing(component: str, variant: str, tmp_path: Path) -> None:
-    async with Load(tmp_path, broken={component: variant}) as load:
+    async with Load(tmp_path, Setup(broken={component: variant})) as load:
         await load.flows()
         await load.send(component, signal.SIGKILL)
         await load.flows()
@@ -29,7 +29,7 @@ async def test_what_is_confirmed_too_early_is_found_missing(component: str, vari
 
 
 async def test_what_has_no_stable_identifier_is_found_twice(tmp_path: Path) -> None:
-    async with Load(tmp_path, broken={"cloud": "ingest_gives_identifiers_of_its_own"}) as load:
+    async with Load(tmp_path, Setup(broken={"cloud": "ingest_gives_identifiers_of_its_own"})) as load:
         await load.flows()
         await load.send("concentrator", signal.SIGKILL)
         await load.flows()

@@ -11,7 +11,7 @@ from faults.load import Load, assert_good
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-VICTIMS = ["adapter", "concentrator", "broker", "cloud", "database"]
+VICTIMS = ["adapter", "concentrator", "edge broker", "cloud", "database"]
 STANDSTILL_S = 4.0
 SEED = 20261123
 
