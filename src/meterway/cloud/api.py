@@ -1,13 +1,9 @@
-"""The HTTP interface of the cloud: assembles the routes, the guard and the error pages into one application.
-
-Until TLS and accounts come it is for this machine only: it answers to loopback names, and ``server`` binds nowhere
-else.
-"""
+"""The HTTP interface of the cloud: assembles the routes, the guard, access and the error pages into one application."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +12,9 @@ from starlette.exceptions import HTTPException
 
 from meterway import __version__
 from meterway.cloud import kept_aside, ledger_answers, meters, openapi, query
+from meterway.cloud.access.accounts import Accounts
+from meterway.cloud.access.audit import AuditLog
+from meterway.cloud.access.middleware import Access
 from meterway.cloud.answers import QueryAnswer
 from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
 from meterway.cloud.curve import CurveAnswer
@@ -62,21 +61,34 @@ def create_app(
     counters: Callable[[], Mapping[str, int]] = dict,
     clock: Callable[[], datetime] = utc_now,
     timeout_s: float = QUERY_TIMEOUT_S,
+    is_open: bool = True,
+    keep_audit: timedelta = timedelta(days=400),
 ) -> FastAPI:
     """Return the application.
 
     ``replay`` decides quarantined messages anew (without it the route answers 503); ``hosts`` are names beside
     loopback under which it may be addressed; ``ready`` and ``counters`` add what else the process does to /readyz and
-    /metrics; ``timeout_s`` bounds every query.
+    /metrics; ``timeout_s`` bounds every query. Where it ``is_open`` everybody may do everything, else people sign in;
+    the audit log is kept for ``keep_audit``.
     """
+    audit = AuditLog(store, clock, keep_audit)
+    accounts = Accounts(store, audit, clock)
     live = LiveHub(store, clock)
     api = Context(
-        store=store, live=live, clock=clock, timeout_s=timeout_s, replay=replay, ready=ready, counters=counters
+        store=store,
+        live=live,
+        accounts=accounts,
+        audit=audit,
+        clock=clock,
+        timeout_s=timeout_s,
+        replay=replay,
+        ready=ready,
+        counters=counters,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with live.running():
+        async with audit.running(), live.running():
             yield
 
     app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -86,6 +98,8 @@ def create_app(
     add_pages(app)
     openapi.document(app, _KINDS)
     _add_problems(app)
+    if not is_open:
+        app.add_middleware(Access, accounts=accounts)
     app.add_middleware(Guard, hosts=tuple(hosts))
     app.add_middleware(RequestCounter, requests=api.requests)
     return app

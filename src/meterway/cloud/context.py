@@ -11,9 +11,12 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from meterway.cloud.access.accounts import Accounts
+from meterway.cloud.access.audit import AuditLog
+from meterway.cloud.access.viewer import viewer
 from meterway.cloud.answers import encoder
 from meterway.cloud.live import LiveHub
-from meterway.cloud.problems import HttpError
+from meterway.cloud.problems import HttpError, database_away
 from meterway.cloud.query import Statement
 from meterway.cloud.store import Row, Store
 from meterway.core.errors import BadDataError, SetupError, TransientError
@@ -47,6 +50,8 @@ class Context:
 
     store: Store
     live: LiveHub
+    accounts: Accounts
+    audit: AuditLog
     clock: Callable[[], datetime]
     timeout_s: float
     replay: Replay | None
@@ -58,10 +63,18 @@ class Context:
     """By route, method and status."""
 
     async def fetch(self, statement: Statement) -> list[Row]:
-        """Run a statement within the time limit.
+        """Run a statement within the time limit, as the viewer of this request: others' rows are not there.
 
         Raises:
             HttpError: 503, it took too long, or the database is away.
+        """
+        return await self._in_time(self.store.fetch_as(viewer.get(), statement.sql, *statement.args))
+
+    async def fetch_all(self, statement: Statement) -> list[Row]:
+        """Run a statement as the process itself, within the time limit: every tenant's rows are there.
+
+        Raises:
+            HttpError: as ``fetch``.
         """
         return await self._in_time(self.store.fetch(statement.sql, *statement.args))
 
@@ -85,7 +98,7 @@ class Context:
                 reason="too-slow",
             ) from error
         except TransientError as error:
-            raise _database_away() from error
+            raise database_away() from error
         except SetupError as error:
             raise HttpError(
                 503, "The database refuses us; run `meterway doctor` on the server.", reason="database-refuses"
@@ -102,17 +115,8 @@ class Context:
         try:
             accepted, rejected = await self.replay(ids)
         except TransientError as error:
-            raise _database_away() from error
+            raise database_away() from error
         return ReplayAnswer(accepted=accepted, rejected=rejected)
-
-
-def _database_away() -> HttpError:
-    return HttpError(
-        503,
-        "The database does not answer; nothing is lost, try again in a moment.",
-        reason="database-away",
-        headers={"Retry-After": "2"},
-    )
 
 
 async def body_of(request: Request) -> bytes:

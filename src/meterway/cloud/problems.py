@@ -44,3 +44,13 @@ def problem_response(
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, reason=reason)
     sent = {"X-Content-Type-Options": "nosniff", **(headers or {})}
     return Response(msgspec.json.encode(problem), status, headers=sent, media_type=CONTENT_TYPE)
+
+
+def database_away() -> HttpError:
+    """Return the error for a database that does not answer."""
+    return HttpError(
+        503,
+        "The database does not answer; nothing is lost, try again in a moment.",
+        reason="database-away",
+        headers={"Retry-After": "2"},
+    )

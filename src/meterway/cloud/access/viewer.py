@@ -26,15 +26,31 @@ class Viewer:
     role: Role
     scopes: frozenset[str] | None = field(default=None)
     """What a token may do of what the role may; None: all of it."""
+    session: bytes | None = field(default=None, repr=False)
+    """The digest of the session; None for a token, or nobody in particular."""
+    csrf_token: str | None = field(default=None, repr=False)
+    """What a page of this session sends as ``X-CSRF-Token`` with what is not safe."""
 
     @property
     def sees_everything(self) -> bool:
         """Whether no row is hidden from them, so that the database need not look."""
         return self.tenant_key is None and self.role in ("operator", "auditor")
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What row-level security is told: ``meterway.tenant``, ``.account`` and ``.role``."""
+        return {
+            "meterway.tenant": "" if self.tenant_key is None else str(self.tenant_key),
+            "meterway.account": "" if self.account_key is None else str(self.account_key),
+            "meterway.role": self.role,
+        }
+
 
 EVERYBODY = Viewer(account_key=None, tenant_key=None, actor="(open)", role="operator")
 """Who everybody is where the cloud is open, on a loopback address; and the process itself."""
+
+NOBODY = Viewer(account_key=None, tenant_key=None, actor="(nobody)", role="researcher", scopes=frozenset())
+"""Who has not signed in: may do nothing, and sees no row."""
 
 viewer: ContextVar[Viewer] = ContextVar("viewer", default=EVERYBODY)
 """The viewer of the request that runs."""

@@ -1,7 +1,7 @@
 """A pool of connections, and the driver's errors in our own words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -25,6 +25,11 @@ COMMAND_TIMEOUT_S = 300.0
 
 LISTEN_LIMIT = 10_000
 """Notifications that wait for a slow listener; at the bound the oldest are dropped."""
+
+VIEWER_ROLE = "meterway_viewer"
+"""The database role that has no rights but to see what row-level security shows it."""
+
+_BECOME_VIEWER = "select set_config(name, value, true) from unnest($1::text[], $2::text[]) as v (name, value)"
 
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
 """SQLSTATE classes: connection, rollback (deadlock), resources (disk full), locks, shutdown, system error."""
@@ -119,8 +124,21 @@ class Database:
         async with self.connection() as connection:
             return await connection.fetch(sql, *args)
 
-    async def listen(self, channel: str) -> AsyncIterator[str]:
+    async def fetch_limited(self, settings: Mapping[str, str], sql: str, *args: object) -> list[Row]:
+        """Return those rows of one query that row-level security shows to ``VIEWER_ROLE`` with ``settings``.
+
+        Raises:
+            TransientError, BadDataError, SetupError: see ``translated_errors``.
+        """
+        async with self.transaction() as connection:
+            await connection.execute(_BECOME_VIEWER, list(settings), list(settings.values()))
+            await connection.execute(f"set local role {VIEWER_ROLE}")
+            return await connection.fetch(sql, *args)
+
+    async def listen(self, channel: str, *, greet: bool = False) -> AsyncIterator[str]:
         """Yield the payloads of NOTIFY on ``channel``, from the first step on, on a connection of its own.
+
+        ``greet`` yields an empty text first, once it listens: who then queries misses nothing.
 
         Holds ``LISTEN_LIMIT`` for a slow consumer, then drops the oldest. What was notified while the database was
         away is not repeated: listen again and query.
@@ -140,6 +158,8 @@ class Database:
             try:
                 connection.add_termination_listener(lambda _: put(None))
                 await connection.add_listener(channel, lambda *message: put(str(message[3])))
+                if greet:
+                    put("")
                 while (payload := await waiting.get()) is not None:
                     yield payload
             finally:

@@ -58,7 +58,7 @@ async def migrate(database: Database) -> None:
     """Bring the schema up to date; several workers may do so at once, each migration is applied once.
 
     Raises:
-        SetupError: the database was made by a newer Meterway.
+        SetupError: the database was made by a newer Meterway, or our user may not make the role of viewers.
     """
     async with database.transaction() as connection:
         await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
@@ -76,6 +76,12 @@ async def migrate(database: Database) -> None:
             if version > current:
                 await connection.execute(sql)
                 await connection.execute("insert into schema_version (version, name) values ($1, $2)", version, name)
+        await _grant_viewers(connection)
+
+
+async def _grant_viewers(connection: Connection) -> None:
+    """Make the role of viewers and give it its rights, where they are missing."""
+    await connection.execute(resources.files("meterway.cloud").joinpath("migrations", "viewer.sql").read_text("utf-8"))
 
 
 async def add_partitions(database: Database, months: Iterable[Month]) -> None:

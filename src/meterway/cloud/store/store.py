@@ -5,6 +5,7 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import Self
 
+from meterway.cloud.access.viewer import Viewer
 from meterway.cloud.store import ledger, migrate
 from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
@@ -73,7 +74,17 @@ class Store:
         """
         return await self._database.fetch(sql, *args)
 
-    def listen(self, channel: str) -> AsyncIterator[str]:
+    async def fetch_as(self, viewer: Viewer, sql: str, *args: object) -> list[Row]:
+        """Return the rows of one query that ``viewer`` may see.
+
+        Raises:
+            As ``fetch``; SetupError too if the viewer may not read one of the tables at all.
+        """
+        if viewer.sees_everything:
+            return await self._database.fetch(sql, *args)
+        return await self._database.fetch_limited(viewer.settings, sql, *args)
+
+    def listen(self, channel: str, *, greet: bool = False) -> AsyncIterator[str]:
         """Yield the payloads that are notified on ``channel``.
 
         ``reading_stored`` carries the keys of the meters that have new readings, ``4,8,15``, or ``*`` when they are
@@ -82,7 +93,7 @@ class Store:
         Raises:
             TransientError: the connection was lost; listen again.
         """
-        return self._database.listen(channel)
+        return self._database.listen(channel, greet=greet)
 
     async def commit_batch(self, batch: Sequence[Arrived], *, now: datetime) -> Committed:
         """Store a batch of decided messages durably and notify ``reading_stored``; idempotent.

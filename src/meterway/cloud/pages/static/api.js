@@ -1,16 +1,17 @@
 // Requests to the server. A failure is an Error whose message is the server's own sentence.
 
+const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
+
 export async function request(path, { method = "GET", body } = {}) {
   let response;
+  const headers = body ? { "Content-Type": "application/json" } : {};
+  if (csrfToken && method !== "GET") headers["X-CSRF-Token"] = csrfToken;
   try {
-    response = await fetch(path, {
-      method,
-      headers: body ? { "Content-Type": "application/json" } : {},
-      body: body && JSON.stringify(body),
-    });
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   } catch {
     throw new Error("The server does not answer; trying again helps when the connection is back.");
   }
+  if (response.status === 401 && csrfToken) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.detail ?? `The server answers ${response.status}.`);
   return answer;

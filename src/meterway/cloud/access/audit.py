@@ -1,0 +1,145 @@
+"""The audit log: who read, changed, exported, deleted, and signed in.
+
+An entry names meters and filters, never data. Entries wait in memory and are written each second, so that reading
+costs nothing more; what is still waiting when the process is killed is lost. While the database is away up to
+``LIMIT_WAITING`` entries wait; further ones are lost, counted and logged.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from meterway.cloud.access.viewer import EVERYBODY, Viewer, viewer
+from meterway.cloud.store import Store
+from meterway.core.errors import MeterwayError, TransientError
+
+Action: TypeAlias = Literal["read", "changed", "exported", "deleted", "signed-in", "sign-in-failed", "signed-out"]
+
+EVERY_S = 1.0
+SWEEP_S = 3600.0
+LIMIT_WAITING = 10_000
+LIMIT_BATCH = 1000
+
+_log = logging.getLogger(__name__)
+
+_INSERT = """
+insert into audit (audit_time, tenant_key, account_key, actor, action, subject, detail)
+select audit_time, tenant_key, account_key, actor, action, subject, detail::jsonb
+from unnest($1::timestamptz[], $2::integer[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
+     as v (audit_time, tenant_key, account_key, actor, action, subject, detail)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    time: datetime
+    tenant_key: int | None
+    account_key: int | None
+    actor: str
+    action: Action
+    subject: str
+    detail: str | None
+
+
+class AuditLog:
+    """Takes entries at any time; ``running`` writes them."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], keep: timedelta = timedelta(days=400)) -> None:
+        self._store = store
+        self._clock = clock
+        self._keep = keep
+        self._waiting: list[_Entry] = []
+        self._writing = asyncio.Lock()
+        self.written = 0
+        self.lost = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def note(self, action: Action, subject: str, detail: object = None, *, who: Viewer | None = None) -> None:
+        """Note what the viewer of this request did.
+
+        ``subject`` names what it was done to: a meter id, ``account/ada``, ``readings``. ``detail`` becomes JSON:
+        filters and ids, never readings, names of people or secrets. What everybody reads where the cloud is open is
+        not noted.
+        """
+        actor = who or viewer.get()
+        if actor is EVERYBODY and action == "read":
+            return
+        if len(self._waiting) >= LIMIT_WAITING:
+            self.lost += 1
+            if self.lost == 1 or self.lost % LIMIT_BATCH == 0:
+                _log.error("! the audit log cannot be written: %d entries are lost", self.lost)
+            return
+        text = None if detail is None else msgspec.json.encode(detail).decode().replace("\\u0000", "\\ufffd")
+        entry = _Entry(self._clock(), actor.tenant_key, actor.account_key, actor.actor, action, subject, text)
+        self._waiting.append(entry)
+
+    async def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            TransientError: the database is away; the entries go on waiting.
+        """
+        async with self._writing:
+            while batch := self._waiting[:LIMIT_BATCH]:
+                await self._store.fetch(_INSERT, *zip(*map(_columns, batch), strict=True))
+                del self._waiting[: len(batch)]
+                self.written += len(batch)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write entries until the block ends, and then the last ones."""
+        async with asyncio.TaskGroup() as tasks:
+            own = [
+                tasks.create_task(self._write(), name="meterway.cloud.audit.write"),
+                tasks.create_task(self._sweep(), name="meterway.cloud.audit.sweep"),
+            ]
+            try:
+                yield
+            finally:
+                for task in own:
+                    task.cancel()
+        try:
+            await self.flush()
+        except MeterwayError as error:
+            _log.error("! %d entries of the audit log are lost: %s", len(self._waiting), error)  # noqa: TRY400
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.flush()
+            except TransientError as error:
+                _log.warning("! the audit log waits: %s", error)
+
+    async def _sweep(self) -> None:
+        """Remove what is older than is kept, and sessions, links and tokens that are long over."""
+        while True:
+            now = self._clock()
+            try:
+                await self._store.fetch("delete from audit where audit_time < $1", now - self._keep)
+                await self._store.fetch("delete from session where expires_time < $1", now)
+                await self._store.fetch("delete from sign_in_link where expires_time < $1", now)
+            except MeterwayError as error:
+                _log.warning("! the audit log is not tidied: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+
+def _columns(entry: _Entry) -> tuple[object, ...]:
+    return (
+        entry.time,
+        entry.tenant_key,
+        entry.account_key,
+        entry.actor[:200],
+        entry.action,
+        entry.subject[:200],
+        entry.detail,
+    )

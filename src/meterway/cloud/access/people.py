@@ -1,0 +1,300 @@
+"""Accounts, tokens, households and tenants as the API shows and takes them, and their statements. Pure.
+
+Statements that change something take the tenant of who asks (None: all), and do nothing to what is another tenant's.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from meterway.cloud.access.rules import Permission
+from meterway.cloud.access.viewer import Role
+from meterway.cloud.answers import Row
+from meterway.cloud.query import Statement
+from meterway.core.errors import BadDataError
+
+__all__ = ["Row"]
+
+LIMIT_NAME_CHARACTERS = 80
+LIMIT_TOKENS = 50
+"""An account has at most so many tokens that are not revoked or expired."""
+LIMIT_PAGE = 500
+TOKEN_DAYS = 366
+
+_LOGIN = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+Aware = Annotated[datetime, Meta(tz=True)]
+Name = Annotated[str, Meta(max_length=LIMIT_NAME_CHARACTERS)]
+Text = Annotated[str, Meta(max_length=1000)]
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    pass
+
+
+class SignIn(_Body, frozen=True):
+    """The body of ``POST /v1/sign-in``."""
+
+    login: Text
+    password: Text
+
+
+class LinkUse(_Body, frozen=True):
+    """The body of ``POST /v1/link``."""
+
+    secret: Text
+    """The last part of the link."""
+    name: Name
+    password: Text
+
+
+class PasswordChange(_Body, frozen=True):
+    """The body of ``POST /v1/account/password``."""
+
+    old: Text
+    new: Text
+
+
+class Me(_Answer, frozen=True):
+    """Who asks."""
+
+    login: str
+    name: str
+    role: Role
+    tenant_id: str | None
+    """null: of all tenants."""
+    permissions: tuple[str, ...]
+    csrf_token: str | None
+    """For the header ``X-CSRF-Token``, where a session asks."""
+    home: str
+    """The first page they may open."""
+
+
+class SessionAnswer(_Answer, frozen=True):
+    """A browser in which somebody is signed in."""
+
+    session_id: str
+    created_time: datetime
+    last_used_time: datetime
+    expires_time: datetime
+    current: bool
+
+
+class SessionList(_Answer, frozen=True):
+    """The sessions of who asks."""
+
+    content: tuple[SessionAnswer, ...]
+
+
+class TokenNew(_Body, frozen=True):
+    """The body of ``POST /v1/tokens``."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
+    scopes: Annotated[tuple[Permission, ...], Meta(min_length=1)]
+    """What it may do; at most what the role may."""
+    days: Annotated[int, Meta(ge=1, le=TOKEN_DAYS)] = 90
+    """For how long."""
+
+
+class TokenAnswer(_Answer, frozen=True, omit_defaults=True):
+    """An API token."""
+
+    token_id: int
+    name: str
+    scopes: tuple[str, ...]
+    created_time: datetime
+    expires_time: datetime
+    last_used_time: datetime | None
+    token: str | None = None
+    """The token itself: only in the answer that makes it."""
+
+
+class TokenList(_Answer, frozen=True):
+    """The tokens of who asks that are neither revoked nor expired."""
+
+    content: tuple[TokenAnswer, ...]
+
+
+class AccountAnswer(_Answer, frozen=True):
+    """A person who may sign in."""
+
+    login: str
+    name: str
+    role: Role
+    tenant_id: str | None
+    disabled: bool
+    can_sign_in: bool
+    """Whether they have a password, or sign in elsewhere."""
+    created_time: datetime
+    last_sign_in_time: datetime | None
+
+
+class AccountList(_Answer, frozen=True):
+    """Accounts, ordered by login."""
+
+    content: tuple[AccountAnswer, ...]
+    next_after: str | None
+    """Send as ``after`` for the next page; null at the end."""
+
+
+class AccountNew(_Body, frozen=True):
+    """The body of ``POST /v1/accounts``."""
+
+    login: str
+    role: Role
+    name: Name = ""
+    tenant_id: str | None = None
+    """Without it the tenant of who asks."""
+
+
+class AccountChange(_Body, frozen=True):
+    """The body of ``PATCH /v1/accounts/{login}``; what is not given stays."""
+
+    name: Name | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    disabled: bool | UnsetType = UNSET
+
+
+class LinkAnswer(_Answer, frozen=True):
+    """A one-time link to set name and password; it is shown only here."""
+
+    login: str
+    link: str
+    expires_time: datetime
+
+
+class TenantAnswer(_Answer, frozen=True):
+    """A tenant: somebody whose meters and people nobody else's may see."""
+
+    tenant_id: str
+    name: str
+    meters: int
+    accounts: int
+    concentrators: int
+
+
+class TenantList(_Answer, frozen=True):
+    """The tenants that who asks may see."""
+
+    content: tuple[TenantAnswer, ...]
+
+
+class TenantNew(_Body, frozen=True):
+    """The body of ``POST /v1/tenants``."""
+
+    tenant_id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
+
+
+class ConcentratorGiven(_Body, frozen=True):
+    """The body of ``POST /v1/tenants/{tenantId}/concentrators``."""
+
+    concentrator_id: str
+
+
+class ResidentAnswer(_Answer, frozen=True):
+    """Who lives in a household, from when to when."""
+
+    login: str
+    name: str
+    from_time: datetime
+    until_time: datetime | None
+
+
+class HouseholdMeter(_Answer, frozen=True):
+    """A meter of a household."""
+
+    meter_id: str
+    name: str | None
+
+
+class HouseholdAnswer(_Answer, frozen=True):
+    """A flat or a house."""
+
+    household_id: int
+    name: str
+    tenant_id: str
+    residents: tuple[ResidentAnswer, ...]
+    meters: tuple[HouseholdMeter, ...]
+
+
+class HouseholdList(_Answer, frozen=True):
+    """Households, ordered by number."""
+
+    content: tuple[HouseholdAnswer, ...]
+    next_after: int | None
+    """Send as ``after`` for the next page; null at the end."""
+
+
+class HouseholdNew(_Body, frozen=True):
+    """The body of ``POST /v1/households``."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
+    tenant_id: str | None = None
+    """Without it the tenant of who asks."""
+
+
+class ResidentNew(_Body, frozen=True):
+    """The body of ``POST /v1/households/{householdId}/residents``."""
+
+    login: str
+    from_time: Aware
+    until_time: Aware | None = None
+
+
+class ResidentChange(_Body, frozen=True):
+    """The body of ``PATCH /v1/households/{householdId}/residents/{login}``: when they moved out."""
+
+    until_time: Aware
+
+
+def parse(body: bytes, kind: type[Kind]) -> Kind:
+    """Return a request body.
+
+    Raises:
+        BadDataError: with a sentence that names the field.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadDataError(f"The body is not right: {error}. See /openapi.json.", reason="bad-body") from error
+
+
+def answer(row: Row, kind: type[Kind], **more: object) -> Kind:
+    """Return what a row shows: its columns have the names of the fields, and ``more`` those it has not."""
+    return msgspec.convert({name: more[name] if name in more else row[name] for name in kind.__struct_fields__}, kind)
+
+
+def check_login(login: str) -> str:
+    """Return a login in lower case.
+
+    Raises:
+        BadDataError: it cannot be one.
+    """
+    login = login.strip().lower()
+    if not _LOGIN.fullmatch(login):
+        raise BadDataError(
+            f"{login[:40]!r} cannot be a login: letters, digits and . _ @ + - make one, as in ada or ada@example.org.",
+            reason="bad-login",
+        )
+    return login
+
+
+def check_name(name: str) -> str:
+    """Return a name without spaces around it.
+
+    Raises:
+        BadDataError: it has control characters.
+    """
+    if not name.isprintable():
+        raise BadDataError("The name must not have control characters.", reason="bad-name")
+    return name.strip()[:LIMIT_NAME_CHARACTERS]
