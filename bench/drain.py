@@ -52,7 +52,7 @@ class Drained(msgspec.Struct):
 async def concentrator(path: Path) -> None:
     """Be the concentrator."""
     config = load_config(path.read_text(), ConcentratorConfig, where=str(path))
-    await run(config, ready=lambda: print('{"event": "ready"}', flush=True))
+    await run(config, ready=lambda: print('{"ready": true}', flush=True))
 
 
 async def receive(config: BrokerConfig, backlog: int) -> None:
