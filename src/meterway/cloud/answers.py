@@ -6,7 +6,7 @@ Numbers keep every digit that the meter sent: 1.2300 is answered as ``1.2300``, 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -51,6 +51,8 @@ class ReadingAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     stored_time: datetime
     """When it was written here, in UTC; how late it came is the difference."""
     property_values: tuple[PropertyAnswer, ...]
+    signature_state: Literal["verified", "bad"] | UnsetType = UNSET
+    """Only of signed readings: whether the signature is that of the meter's key (docs/signatures.md)."""
 
 
 class PageAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -83,6 +85,7 @@ def reading_answer(row: Row, names: frozenset[str]) -> ReadingAnswer:
         fault_code=_text(row["fault_code"]),
         stored_time=_time(row["stored_time"]),
         property_values=property_answers(row, names),
+        signature_state=_signature_state(row["signature_verified"]),
     )
 
 
@@ -153,6 +156,12 @@ def _time(value: object) -> datetime:
 
 def _integer(value: object) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _signature_state(verified: object) -> Literal["verified", "bad"] | UnsetType:
+    if verified is None:
+        return UNSET
+    return "verified" if verified else "bad"
 
 
 def _text(value: object) -> str | None:

@@ -7,12 +7,13 @@ import msgspec
 
 from meterway.cloud.query import PropertyFilter, ReadingQuery, Statement, bad_query, check_query
 
-Kind: TypeAlias = Literal["ndjson", "csv"]
+Kind: TypeAlias = Literal["ndjson", "csv", "signed"]
 
 LIMIT_DIGITS = 15
 
 PARAMETERS = {
-    "format": "`ndjson` (a reading a line; the default) or `csv` (a value a line)",
+    "format": "`ndjson` (a reading a line; the default), `csv` (a value a line) or `signed` (a signed payload a line, "
+    "byte for byte as the adapter made it, for `meterway verify`)",
     "readingTimeStart": "RFC 3339 with zone",
     "readingTimeEnd": "RFC 3339 with zone",
     "maxRows": "The most readings",
@@ -83,7 +84,9 @@ def _kind(text: str) -> Kind:
         return "ndjson"
     if text == "csv":
         return "csv"
-    raise bad_query(f"`format` {text[:40]!r} does not exist; there are ndjson and csv.")
+    if text == "signed":
+        return "signed"
+    raise bad_query(f"`format` {text[:40]!r} does not exist; there are ndjson, csv and signed.")
 
 
 def _integer(text: str) -> int:

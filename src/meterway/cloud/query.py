@@ -163,12 +163,19 @@ def property_id_of(name: str, where: str) -> str:
 
 
 def select_readings(
-    query: ReadingQuery, limit: int, *, offset: int = 0, after: Cursor | None = None, meter_key: int | None = None
+    query: ReadingQuery,
+    limit: int,
+    *,
+    offset: int = 0,
+    after: Cursor | None = None,
+    meter_key: int | None = None,
+    signed: bool = False,
 ) -> Statement:
     """Return the statement for at most ``limit`` readings, in order.
 
     Columns: meter_id, meter_key, reading_time, reading_identifier, sequence_number, fault_code, property_ids, units,
-    numerical_values, text_values, dates, stored_time.
+    numerical_values, text_values, dates, stored_time, signature_verified; with ``signed``, which leaves out what is
+    unsigned, signed_payload too.
     Each meter is read along its primary key and contributes at most ``offset + limit`` rows, so the cost is bounded
     by the page, not by the table. ``meter_key`` narrows to one meter, for the bulk download.
     """
@@ -181,12 +188,15 @@ def select_readings(
     conditions = ["r.meter_key = m.meter_key", *_time_range(query, sql), *_properties(query, sql)]
     if after is not None:
         conditions.extend(_behind(after, sql))
+    if signed:
+        conditions.append("r.signed_payload is not null")
     inner_rows = sql.value(offset + limit, "bigint")
     return Statement(
         # Only placeholders and our own words are put in.
         f"""
         select m.meter_id, m.meter_key, x.reading_time, x.reading_identifier, x.sequence_number, x.fault_code,
-               x.property_ids, x.units, x.numerical_values, x.text_values, x.dates, x.stored_time
+               x.property_ids, x.units, x.numerical_values, x.text_values, x.dates, x.stored_time,
+               x.signature_verified{", x.signed_payload" if signed else ""}
           from (select meter_id, meter_key from meter where {meters}) m
          cross join lateral (
                select r.*, s.property_ids, s.units

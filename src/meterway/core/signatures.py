@@ -15,14 +15,14 @@ What you must do: compare ``public_key`` with the one that you trust for that me
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from meterway.core.errors import BadDataError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBLIC_KEY_BYTES: Final = 32
 
@@ -56,6 +56,9 @@ class Signed(msgspec.Struct, frozen=True, gc=False):
 
     def is_genuine(self) -> bool:
         """Return whether the owner of ``public_key`` signed exactly this; takes about 0.1 ms."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(self.value, self.message)
         except (InvalidSignature, ValueError):
@@ -81,7 +84,7 @@ class Signed(msgspec.Struct, frozen=True, gc=False):
 class Signer:
     """Signs with one private key; ``repr`` does not show it."""
 
-    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+    def __init__(self, private_key: "Ed25519PrivateKey") -> None:
         self._private_key = private_key
         self.public_key = private_key.public_key().public_bytes_raw()
         self._member = _OPENING + key_text(self.public_key).encode() + b'","value":"'
@@ -93,9 +96,13 @@ class Signer:
         Raises:
             BadDataError: it holds no such key (``bad-key``); never quotes it.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         try:
             private_key = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadDataError("no private key in PEM", reason="bad-key") from error
         if not isinstance(private_key, Ed25519PrivateKey):
             raise BadDataError("a private key, but not of Ed25519", reason="bad-key")

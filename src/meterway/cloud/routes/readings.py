@@ -27,7 +27,12 @@ BULK_ROWS = 1000
 SLICE_ROWS = 200
 """A long answer is made in slices, so that ingest and other requests go on beside it."""
 
-_MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+_MEDIA_TYPES = {
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "signed": "application/x-ndjson",
+}
+_FILE_NAMES = {"ndjson": "meterReadings.ndjson", "csv": "meterReadings.csv", "signed": "signedReadings.ndjson"}
 
 _QUERY = {
     "readingTimeStart": "2026-11-23T00:00:00+01:00",
@@ -75,7 +80,8 @@ def readings_router(api: Context) -> APIRouter:
         summary="Download all readings of a query",
         responses={
             200: {
-                "description": "NDJSON: one reading a line. CSV: one value a line. Meter by meter, each in time.",
+                "description": "NDJSON: one reading, or signed payload, a line. CSV: one value a line. "
+                "Meter by meter, each in time.",
                 "content": {
                     "application/x-ndjson": {"schema": {"type": "string"}},
                     "text/csv": {"schema": {"type": "string"}},
@@ -89,12 +95,12 @@ def readings_router(api: Context) -> APIRouter:
     async def download_readings(request: Request) -> Response:
         """Stream the whole result; memory stays bounded however long it is."""
         query, kind = parse_bulk(request.query_params.multi_items())
-        pages = _pages(api, query)
+        pages = _pages(api, query, kind)
         first = await anext(pages, None)  # so that a query that fails is a problem, not a broken download
         return StreamingResponse(
-            _encoded(first or [], pages, kind),
+            _encoded(first or b"", pages, kind),
             media_type=_MEDIA_TYPES[kind],
-            headers={"Content-Disposition": f'attachment; filename="meterReadings.{kind}"'},
+            headers={"Content-Disposition": f'attachment; filename="{_FILE_NAMES[kind]}"'},
         )
 
     return router
@@ -122,16 +128,18 @@ async def _answer(api: Context, query: ReadingQuery, link: str) -> QueryAnswer:
     )
 
 
-async def _pages(api: Context, query: ReadingQuery) -> AsyncIterator[list[ReadingAnswer]]:
-    """Yield the readings of a query in pieces: each meter along its primary key."""
+async def _pages(api: Context, query: ReadingQuery, kind: Kind) -> AsyncIterator[bytes]:
+    """Yield the readings of a query, encoded, in pieces: each meter along its primary key."""
     names, left = _names(query), query.max_rows
     async for meter_key in _meter_keys(api, query):
         after: Cursor | None = None
         while left is None or left > 0:
             limit = BULK_ROWS if left is None else min(BULK_ROWS, left)
-            rows = await api.fetch(select_readings(query, limit, after=after, meter_key=meter_key))
+            rows = await api.fetch(
+                select_readings(query, limit, after=after, meter_key=meter_key, signed=kind == "signed")
+            )
             if rows:
-                yield [reading_answer(row, names) for row in rows]
+                yield _lines(rows, names, kind)
                 after = _cursor(rows[-1], len(rows))
                 left = None if left is None else left - len(rows)
             if len(rows) < limit:
@@ -146,17 +154,18 @@ async def _meter_keys(api: Context, query: ReadingQuery) -> AsyncIterator[int]:
             yield key
 
 
-async def _encoded(
-    first: list[ReadingAnswer], pages: AsyncIterator[list[ReadingAnswer]], kind: Kind
-) -> AsyncIterator[bytes]:
+async def _encoded(first: bytes, pages: AsyncIterator[bytes], kind: Kind) -> AsyncIterator[bytes]:
     if kind == "csv":
         yield CSV_HEADER
-    yield _lines(first, kind)
+    yield first
     async for page in pages:
-        yield _lines(page, kind)
+        yield page
 
 
-def _lines(readings: list[ReadingAnswer], kind: Kind) -> bytes:
+def _lines(rows: list[Row], names: frozenset[str], kind: Kind) -> bytes:
+    if kind == "signed":
+        return b"".join(row["signed_payload"] + b"\n" for row in rows)
+    readings = [reading_answer(row, names) for row in rows]
     if kind == "ndjson":
         return encoder.encode_lines(readings)
     return b"".join(line for reading in readings for line in csv_lines(reading))
