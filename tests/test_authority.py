@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from meterway.authority import AUTHORITY_LIFE, BACKDATED, SERVER_LIFE, Authority, follow
+from meterway.authority import AUTHORITY_LIFE, BACKDATED, SERVER_LIFE, Authority, following
 from meterway.core.errors import BadDataError, SetupError
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -210,12 +210,10 @@ async def test_a_server_takes_up_what_is_new_and_goes_on_after_trouble(tmp_path:
         taken.append(certificate_in(made.file))
         is_taken.set()
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(follow(made.file, renew, take_up, 0.01))
+    async with asyncio.timeout(20), following(made.file, renew, take_up, 0.01):
         while looks < 3:
             await asyncio.sleep(0.01)
         assert not taken
         clock.now = NOW + SERVER_LIFE * 0.7
         await is_taken.wait()
-        task.cancel()
     assert [each.not_valid_after_utc for each in taken] == [clock.now + SERVER_LIFE]

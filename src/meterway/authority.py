@@ -13,8 +13,8 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -151,11 +151,23 @@ class Authority:
         return certificate
 
 
-async def follow(file: Path, renew: Callable[[], object], take_up: Callable[[], None], every_s: float) -> None:
-    """Look after a certificate until cancelled: renew it when it is time, and take up a file that was replaced.
+@asynccontextmanager
+async def following(
+    file: Path, renew: Callable[[], object], take_up: Callable[[], None], every_s: float = LOOK_EVERY_S
+) -> AsyncIterator[None]:
+    """Look after a certificate as long as the block lasts: ``renew`` it, and ``take_up`` a file that was replaced.
 
     What goes wrong is logged and tried again: the certificate of before serves until then.
     """
+    task = asyncio.create_task(_follow(file, renew, take_up, every_s), name=f"meterway.authority.{file.stem}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _follow(file: Path, renew: Callable[[], object], take_up: Callable[[], None], every_s: float) -> None:
     taken = _state(file)
     while True:
         await asyncio.sleep(every_s)

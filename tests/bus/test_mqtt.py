@@ -333,13 +333,21 @@ async def test_server_that_is_no_broker_is_survived() -> None:
 
 @pytest.mark.parametrize(
     ("url", "address"),
-    [("mqtt://broker:1884", ("broker", 1884)), ("mqtt://[::1]", ("::1", 1883)), ("mqtt://h/", ("h", 1883))],
+    [
+        ("mqtts://broker:1884", ("broker", 1884)),
+        ("mqtts://broker", ("broker", 8883)),
+        ("mqtt://[::1]", ("::1", 1883)),
+        ("mqtts://h/", ("h", 8883)),
+        ("MQTTS://H", ("h", 8883)),
+    ],
 )
 def test_address_of_a_url(url: str, address: tuple[str, int]) -> None:
     assert broker_address(BrokerConfig(url=url)) == address
 
 
-@pytest.mark.parametrize("url", ["mqtts://h", "h:1883", "mqtt://u:p@h", "mqtt://h:port", "mqtt://h/path", "mqtt://"])
+@pytest.mark.parametrize(
+    "url", ["https://h", "h:1883", "mqtt://u:p@h", "mqtts://h:port", "mqtt://h/path", "mqtts://", "mqtt://"]
+)
 def test_url_of_another_form_is_said(url: str) -> None:
-    with pytest.raises(SetupError, match="is not mqtt://host:port"):
+    with pytest.raises(SetupError, match="is not mqtts://host:port"):
         broker_address(BrokerConfig(url=url))

@@ -121,13 +121,21 @@ def nats_server() -> str:
 
 
 @contextmanager
-def running_nats(directory: Path, *, sync_always: bool = False) -> Iterator[RunningBroker]:
+def running_nats(
+    directory: Path, *, sync_always: bool = False, certificate: Path | None = None
+) -> Iterator[RunningBroker]:
     """Run nats-server with MQTT, JetStream and no log-in, configured as the embedded broker is."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = directory / "nats.conf"
     config.write_text(
-        nats_config(port=port, store_dir=directory / "store", ack_wait_s=ACK_WAIT_S, sync_always=sync_always)
+        nats_config(
+            port=port,
+            store_dir=directory / "store",
+            ack_wait_s=ACK_WAIT_S,
+            sync_always=sync_always,
+            certificate=certificate,
+        )
     )
     broker = RunningBroker("nats", [nats_server(), "-c", str(config)], port, directory)
     try:
@@ -137,8 +145,10 @@ def running_nats(directory: Path, *, sync_always: bool = False) -> Iterator[Runn
 
 
 @contextmanager
-def running_mosquitto(directory: Path, *, extra: str = "") -> Iterator[RunningBroker]:
+def running_mosquitto(directory: Path, *, extra: str = "", certificate: Path | None = None) -> Iterator[RunningBroker]:
     """Run mosquitto with unbounded queues, persistence on a clean stop, and ``extra`` lines of configuration."""
+    if certificate is not None:
+        extra += f"\ncertfile {certificate}\nkeyfile {certificate}"
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/sbin")

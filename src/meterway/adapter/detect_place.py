@@ -8,6 +8,7 @@ from meterway.adapter.config import HttpSource, MqttSource, Rfc2217Source, Seria
 from meterway.adapter.detect_ports import lasting
 from meterway.bus.bus import BrokerConfig
 from meterway.core.errors import BadDataError, SetupError
+from meterway.core.hosts import is_loopback
 
 USUAL_PATHS: Final = (
     "/api/v1/data",
@@ -17,7 +18,7 @@ USUAL_PATHS: Final = (
     "/api/v1/report",
 )
 """Where devices have their values: HomeWizard; Tasmota and gPlug; Shelly, new and old; whatwatt."""
-_MQTT_PORT: Final = 1883
+_MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
 def sources(
@@ -33,7 +34,7 @@ def sources(
     try:
         if place.startswith(("http://", "https://")):
             return _http(place, username, password_file, token_file)
-        if place.startswith("mqtt://"):
+        if place.startswith(("mqtt://", "mqtts://")):
             return [_mqtt(place, username, password_file)]
         if place.startswith(("/", "./", "../")) or Path(place).is_char_device():
             return [SerialSource(port=lasting(Path(place).absolute()))]
@@ -51,15 +52,21 @@ def _http(place: str, username: str | None, password_file: Path | None, token_fi
 
 
 def _mqtt(place: str, username: str | None, password_file: Path | None) -> MqttSource:
-    host, slash, topic = place.removeprefix("mqtt://").partition("/")
+    scheme, _, rest = place.partition("://")
+    host, slash, topic = rest.partition("/")
     if not slash or not topic:
         raise ValueError("there is no topic behind the broker; name one, mqtt://BROKER/tele/+/SENSOR")
-    address = urlsplit(f"mqtt://{host}")
+    address = urlsplit(f"{scheme}://{host}")
     if not address.hostname or address.username is not None:
         raise ValueError("that is no broker; a user name goes into --username, its password into --password-file")
-    url = f"mqtt://{host}" if address.port else f"mqtt://{host}:{_MQTT_PORT}"
-    password_file = password_file if username is not None else None
-    return MqttSource(topic=topic, broker=BrokerConfig(url=url, username=username, password_file=password_file))
+    broker = BrokerConfig(
+        url=f"{scheme}://{host}" if address.port else f"{scheme}://{host}:{_MQTT_PORTS[scheme]}",
+        username=username,
+        password_file=password_file if username is not None else None,
+        # Devices at home seldom speak TLS, and who looks for one named it so; the configuration then says it too.
+        plaintext=scheme == "mqtt" and not is_loopback(address.hostname),
+    )
+    return MqttSource(topic=topic, broker=broker)
 
 
 def _gateway(place: str) -> Source:

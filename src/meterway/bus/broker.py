@@ -1,11 +1,13 @@
-"""The embedded broker: nats-server with MQTT and JetStream on disk, supervised, on loopback only.
+"""The embedded broker: nats-server with MQTT and JetStream on disk, supervised; beyond loopback with TLS.
 
 What lies in its directory (made with mode 0700):
 
     port                    the MQTT port, so that clients find the broker again after a restart
     meterway.password       for adapters, concentrator and cloud: may do everything (mode 0600)
     observer.password       for people who watch: may subscribe, never publish (mode 0600)
-    nats.conf               written at each start (mode 0600, it holds both passwords)
+    [user].password         for further users, each with a grant (mode 0600)
+    nats.conf               written at each start (mode 0600, it holds the passwords)
+    certificates/           the authority that signs its certificate, if other machines may connect
     store/                  messages, sessions, retained messages
     lock                    held while it runs
 """
@@ -17,23 +19,36 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from meterway.authority import LOOK_EVERY_S, Authority, ServerCertificate, following
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
+from meterway.bus.directory import Directory
 from meterway.bus.mqtt import answers
+from meterway.bus.nats_jwt import Issuer
+from meterway.bus.nats_users import SERVICE_USER, CalloutUser, StaticUser, authorization
+from meterway.bus.refusals import Refusal, Refusals, parse_nats
 from meterway.core.errors import SetupError
+from meterway.core.grants import OBSERVER, Grant
+from meterway.core.hosts import in_url, is_loopback, names_of, reached_at
 from meterway.durable_file import write_private
 from meterway.process import ChildProcess, Command
 
-User = Literal["meterway", "observer"]
+if TYPE_CHECKING:
+    from meterway.bus.callout import Callout
+
+_log = logging.getLogger(__name__)
 
 ACK_WAIT_S = 10.0
 """After this NATS delivers again what was not acknowledged; a commit takes milliseconds."""
@@ -45,6 +60,12 @@ and NATS refuses one too many: a session may have 15 filters, where one that end
 LIMIT_STORE_BYTES = 8 << 30
 """The most that is kept on disk; beyond it the broker acknowledges nothing more and the senders' spools fill."""
 
+HANDSHAKE_WITHIN_S = 10.0
+"""How long a client may take for TLS; the default of NATS, 2 s, is short for a device on a mobile link."""
+
+_SAID_ALREADY = ("Plaintext passwords", "unable to connect: authentication error")
+"""The passwords are random, and nobody else can read the file; the reason of the error stands in the line before."""
+
 CHECK_EVERY_S = 5.0
 LOCK_WITHIN_S = 3.0
 _LOCK_EVERY_S = 0.02
@@ -52,12 +73,15 @@ _LOCK_EVERY_S = 0.02
 _REBUILT = ("will rebuild", "Recovering stream state from index")
 """What nats-server says at the start after a kill: it reads its files anew and loses nothing by it."""
 
-_OBSERVED = ("smartMeterMessage", "concentrator", "receipt")
-"""First levels of the topics that an observer may read; in NATS ``a`` and ``a.>`` together are MQTT's ``a/#``."""
-
 
 class EmbeddedBroker:
     """A nats-server that runs as long as the ``async with``; it is watched, and started again when it dies.
+
+    On another ``host`` than loopback it speaks TLS, under ``names``, with a certificate of the authority in
+    ``certificate_dir``; a renewed one is taken up while it runs, and connections stay.
+
+    ``users`` may log in beside the two that are always there, and do what their grants say; so may the devices that
+    ``directory`` knows (``bus.callout``). What it refuses is logged, and passed to ``on_refusal``.
 
     It ends when the process that owns it is killed. Port, passwords and messages survive. ``port = 0`` takes the
     port of last time, or at first a free one.
@@ -67,36 +91,74 @@ class EmbeddedBroker:
     """
 
     def __init__(
-        self, data_dir: Path, *, port: int = 0, ack_wait_s: float = ACK_WAIT_S, sync_always: bool = False
+        self,
+        data_dir: Path,
+        *,
+        host: str = "127.0.0.1",
+        names: Sequence[str] = (),
+        certificate_dir: Path | None = None,
+        port: int = 0,
+        ack_wait_s: float = ACK_WAIT_S,
+        sync_always: bool = False,
+        users: Mapping[str, Grant] | None = None,
+        directory: Directory | None = None,
+        on_refusal: Callable[[Refusal], None] = lambda _refusal: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._data_dir = data_dir.resolve()
+        self._host = host
+        self._names = names
+        self._certificate_dir = (certificate_dir or data_dir / "certificates").resolve()
         self._wanted_port = port
+        self._clock = clock
+        self._look_every_s = look_every_s
+        self._authority: Authority | None = None
         self._ack_wait_s = ack_wait_s
         self._sync_always = sync_always
+        self._grants: dict[str, Grant | None] = {"meterway": None, "observer": OBSERVER, **(users or {})}
+        self._directory = directory
+        self._issuer = Issuer()
+        self._service_port = 0
+        self._refusals = Refusals(on_refusal, time.monotonic)
         self._stack = AsyncExitStack()
         self._process: ChildProcess | None = None
         self.port = port
         """The MQTT port; valid once entered."""
+        self.certificate: ServerCertificate | None = None
+        """What it shows; None on loopback."""
+        self.callout: Callout | None = None
+        """What decides who of the directory may log in; None without a directory."""
 
     async def __aenter__(self) -> Self:
         """Start it and wait until it answers.
 
         Raises:
-            SetupError: nats-server is not installed; the port belongs to another program; the directory is in use.
+            SetupError: nats-server is not installed; the port belongs to another program; the directory is in use;
+                the authority cannot be used.
         """
         binary = find_nats_server()
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(_locked(self._data_dir))
+            if not is_loopback(self._host):
+                self._authority = Authority.open(self._certificate_dir, clock=self._clock)
+                self._renew()
+                _log.info("broker: authority %s, SHA-256 %s", self._authority.ca_file, self._authority.fingerprint)
             self._write_files()
             command = Command(
                 name="broker",
                 arguments=[binary, "-c", self._data_dir / "nats.conf"],
                 probe=self._answers,
                 check_every_s=CHECK_EVERY_S,
-                level=_level,
+                level=self._note,
                 kept_open=[lock],
             )
             self._process = await stack.enter_async_context(ChildProcess(command))
+            if self.certificate is not None:
+                file = self.certificate.file
+                await stack.enter_async_context(following(file, self._renew, self._reload, self._look_every_s))
+            if self._directory is not None:
+                self.callout = await stack.enter_async_context(self._make_callout(self._directory))
             self._stack = stack.pop_all()
         return self
 
@@ -114,52 +176,115 @@ class EmbeddedBroker:
         """How often it had to be started again."""
         return self._process.restarts if self._process else 0
 
-    def config(self, user: User = "meterway") -> BrokerConfig:
+    def config(self, user: str = "meterway") -> BrokerConfig:
         """Return how ``user`` reaches the broker; valid once entered."""
+        scheme = "mqtts" if self._authority else "mqtt"
         return BrokerConfig(
-            url=f"mqtt://127.0.0.1:{self.port}", username=user, password_file=self._data_dir / f"{user}.password"
+            url=f"{scheme}://{in_url(reached_at(self._host))}:{self.port}",
+            username=user,
+            password_file=self._data_dir / f"{user}.password",
+            ca_file=self._authority.ca_file if self._authority else None,
         )
+
+    def _renew(self) -> None:
+        if self._authority is not None:
+            self.certificate = self._authority.server_certificate("broker", names_of(self._host, self._names))
+
+    def _reload(self) -> None:
+        """Have nats-server read its files again; one that is down reads them when it is started."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGHUP)
 
     async def _answers(self) -> bool:
         return await answers(self.config())
 
     def _write_files(self) -> None:
         """Write what nats-server reads, and what clients need."""
-        self.port = _choose_port(self._wanted_port, self._data_dir / "port")
+        self.port = _choose_port(self._host, self._wanted_port, self._data_dir / "port")
         write_private(self._data_dir / "port", f"{self.port}\n")
-        passwords: dict[User, str] = {
-            "meterway": _password(self._data_dir / "meterway.password"),
-            "observer": _password(self._data_dir / "observer.password"),
-        }
+        self._service_port = _choose_port("127.0.0.1", 0, self._data_dir / "service.port")
+        write_private(self._data_dir / "service.port", f"{self._service_port}\n")
+        users = [StaticUser(name, self._password(name), grant) for name, grant in self._grants.items()]
         write_private(
             self._data_dir / "nats.conf",
             nats_config(
+                host=self._host,
                 port=self.port,
+                certificate=self.certificate.file if self.certificate else None,
                 store_dir=self._data_dir / "store",
                 ack_wait_s=self._ack_wait_s,
                 sync_always=self._sync_always,
-                passwords=passwords,
+                service_port=self._service_port,
+                users=users,
+                callout=CalloutUser(self._issuer.name, self._password(SERVICE_USER)) if self._directory else None,
             ),
         )
 
+    def _password(self, user: str) -> str:
+        return _password(self._data_dir / f"{user}.password")
 
-def embedded_broker(config: EmbeddedBrokerConfig) -> EmbeddedBroker:
-    """Return the broker that ``config`` describes."""
-    return EmbeddedBroker(config.data_dir, port=config.port, sync_always=config.sync_always)
+    def _make_callout(self, directory: Directory) -> "Callout":
+        from meterway.bus.callout import Callout  # needs nats-py, which only the cloud's extra brings
+
+        return Callout(
+            directory,
+            self._issuer,
+            port=self._service_port,
+            password=self._password(SERVICE_USER),
+            static_users=tuple(self._grants),
+            on_refusal=self._refusals.put,
+        )
+
+    def _note(self, line: str) -> int:
+        """Take note of what a line says was refused; return the line's level."""
+        refusal = parse_nats(line)
+        if refusal is None:
+            return _level(line)
+        if refusal.kind == "login" and self.callout is not None and refusal.username not in self._grants:
+            return logging.DEBUG  # it was the callout that refused, and said why
+        return logging.WARNING if self._refusals.put(refusal) else logging.DEBUG
+
+
+def embedded_broker(
+    config: EmbeddedBrokerConfig,
+    *,
+    users: Mapping[str, Grant] | None = None,
+    directory: Directory | None = None,
+    on_refusal: Callable[[Refusal], None] = lambda _refusal: None,
+) -> EmbeddedBroker:
+    """Return the broker that ``config`` describes; see ``EmbeddedBroker`` for the users."""
+    return EmbeddedBroker(
+        config.data_dir,
+        host=config.host,
+        names=config.names,
+        certificate_dir=config.certificates,
+        port=config.port,
+        sync_always=config.sync_always,
+        users=users,
+        directory=directory,
+        on_refusal=on_refusal,
+    )
 
 
 def nats_config(
     *,
+    host: str = "127.0.0.1",
     port: int,
+    certificate: Path | None = None,
     store_dir: Path,
     ack_wait_s: float = ACK_WAIT_S,
     sync_always: bool = False,
-    passwords: dict[User, str] | None = None,
+    service_port: int = -1,
+    users: Sequence[StaticUser] = (),
+    callout: CalloutUser | None = None,
 ) -> str:
-    """Return a configuration of nats-server; without ``passwords`` anybody on this machine may do everything."""
+    """Return a configuration of nats-server; without ``users`` anybody on this machine may do everything.
+
+    ``service_port`` is for NATS' own protocol, on loopback only; -1: any.
+    """
     return f"""\
 server_name: meterway
-listen: "127.0.0.1:-1"
+listen: "127.0.0.1:{service_port}"
 max_payload: 2MB  # ours is 1 MiB of payload; NATS counts headers of its own to it
 jetstream {{
     store_dir: {_quoted(str(store_dir))}
@@ -167,39 +292,28 @@ jetstream {{
     sync_interval: {"always" if sync_always else '"2m"'}
 }}
 mqtt {{
-    host: "127.0.0.1"
+    host: {_quoted(host)}
     port: {port}
+    {_tls(certificate) if certificate else ""}
     ack_wait: "{round(ack_wait_s * 1000)}ms"
     max_ack_pending: {MAX_ACK_PENDING}
 }}
-{_authorization(passwords) if passwords else ""}
+{authorization(users, callout) if users else ""}
 """
 
 
 def _level(line: str) -> int:
     """Return the level of a line of nats-server: what it refuses (``[ERR] ... Publish Violation``) is a warning."""
-    if "Plaintext passwords" in line:  # they are random, and nobody else can read the file
+    if any(mark in line for mark in _SAID_ALREADY):
         return logging.DEBUG
     if "Filestore" in line and any(mark in line for mark in _REBUILT):
         return logging.INFO
     return logging.WARNING if any(mark in line for mark in ("[WRN]", "[ERR]", "[FTL]")) else logging.DEBUG
 
 
-def _authorization(passwords: dict[User, str]) -> str:
-    # $MQTT.sub is where NATS delivers QoS 1 messages to a subscriber.
-    readable = _quoted([*_OBSERVED, *(f"{first}.>" for first in _OBSERVED), "$MQTT.sub.>"])
-    return f"""\
-authorization {{
-    users = [
-        {{ user: meterway, password: {_quoted(passwords["meterway"])} }}
-        {{
-            user: observer
-            password: {_quoted(passwords["observer"])}
-            permissions: {{ publish: {{ deny: ">" }}, subscribe: {{ allow: {readable} }} }}
-        }}
-    ]
-}}
-"""
+def _tls(certificate: Path) -> str:
+    file = _quoted(str(certificate))
+    return f"tls {{ cert_file: {file}, key_file: {file}, timeout: {HANDSHAKE_WITHIN_S} }}"
 
 
 def find_nats_server() -> Path:
@@ -217,30 +331,34 @@ def find_nats_server() -> Path:
     return Path(found)
 
 
-def _choose_port(wanted: int, remembered: Path) -> int:
+def _choose_port(host: str, wanted: int, remembered: Path) -> int:
     """Return the port to listen on: the wanted one, else that of last time, else a free one.
 
     Raises:
         SetupError: the wanted port is in use.
     """
     if wanted:
-        if not _is_free(wanted):
+        if not _is_free(host, wanted):
             raise SetupError(f"port {wanted} is in use by another program; choose another port for the broker")
         return wanted
     with contextlib.suppress(OSError, ValueError):
         last = int(remembered.read_text())
-        if _is_free(last):
+        if _is_free(host, last):
             return last
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except (OSError, OverflowError):
             return False
     return True

@@ -7,30 +7,63 @@ from typing import Annotated, Protocol
 import msgspec
 
 from meterway.core.config import Table
+from meterway.core.hosts import names_of
 
 
 class BrokerConfig(Table, frozen=True):
     """Where a broker is and how to log in."""
 
     url: str = "mqtt://127.0.0.1:1883"
-    """``mqtt://host:port``. TLS (``mqtts://``) is for a later release: until then keep the broker on loopback."""
+    """`mqtts://host:port`, with TLS; `mqtt://host:port`, without, to this machine only. The port may be left out: 8883
+    and 1883."""
     username: str | None = None
     """The name to log in with."""
     password_file: Path | None = None
     """A file whose only content is the password. The password itself never stands in a configuration."""
+    ca_file: Path | None = None
+    """The certificate (PEM) of the authority that signed the broker's: `ca.pem` of an embedded broker. Left out: the
+    public authorities that this system trusts. A file that is replaced is taken up at the next connection."""
+    certificate_file: Path | None = None
+    """A certificate (PEM) by which this client shows who it is, where the broker asks for one."""
+    key_file: Path | None = None
+    """The key of `certificate_file`, without a password; left out: it stands in the same file."""
+    plaintext: bool = False
+    """Allow `mqtt://` to another machine: who is on the way reads passwords and readings, and can forge both."""
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.certificate_file is None:
+            raise ValueError("key_file stands without certificate_file; name the certificate it belongs to")
+        if self.url.startswith("mqtt:") and (self.ca_file is not None or self.certificate_file is not None):
+            raise ValueError("ca_file and certificate_file are for TLS: write mqtts:// in url")
 
 
 class EmbeddedBrokerConfig(Table, frozen=True, kw_only=True):
-    """A broker that this process starts and keeps running, for this machine only."""
+    """A broker that this process starts and keeps running."""
 
     data_dir: Path
     """Its store, configuration and passwords: `meterway.password` (may do everything) and `observer.password` (may
     only look), made at the first start."""
+    host: str = "127.0.0.1"
+    """The address it listens on: this machine only, or another address of it, or `0.0.0.0` for all of them. Beyond
+    this machine it always speaks TLS."""
+    names: tuple[str, ...] = ()
+    """Under which names and addresses other machines reach it; they stand in its certificate."""
+    certificate_dir: Path | None = None
+    """Where the authority lies that signs its certificate, and is made at the first start: `ca.pem` is for everybody
+    who connects. Left out: `certificates` in the data directory."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """The MQTT port; 0 takes a free one at the first start and keeps it (`port` in the data directory says which)."""
     sync_always: bool = False
     """Flush every message to the disk before it is acknowledged: only for foreign senders that wait for no receipts,
     at 3,000 to 4,000 messages a second."""
+
+    def __post_init__(self) -> None:
+        names_of(self.host, self.names)
+
+    @property
+    def certificates(self) -> Path:
+        """Where its authority lies."""
+        return self.certificate_dir or self.data_dir / "certificates"
 
 
 class Delivery(Protocol):

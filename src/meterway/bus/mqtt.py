@@ -3,12 +3,18 @@
 - A message is acknowledged when the handler says so (after a commit), not when it arrives.
 - The session is persistent and the client id fixed: what was not acknowledged, the broker delivers again (mosquitto
   at the next connection; NATS after its ``ack_wait``, also on the same connection). Handlers must not mind.
+- Where there is nothing to deliver again (``clean_session``), the client id of a user with a password is the user's
+  name, a colon, the id and a secret made of the password: nobody else may use it where the broker knows
+  ``core.grants``, and nobody else can guess it where it does not. It is the same after a restart, so that the broker
+  drops the dead connection, and publishes its will, before the new one says anything.
 - Nothing published is kept for a reconnect: the spool has it.
 - A connection that breaks is made anew, with exponential back-off and jitter, for ever, and subscribes again; so
   retained messages come again too.
 """
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import random
 import secrets
@@ -21,7 +27,9 @@ from urllib.parse import urlsplit
 from meterway.bus.bus import BrokerConfig, Handler
 from meterway.bus.filters import check_topic, matches
 from meterway.bus.session import Inbound, Login, Session, Will
+from meterway.bus.tls import client_context
 from meterway.core.errors import BadDataError, MeterwayError, SetupError, TransientError
+from meterway.core.hosts import is_loopback
 from meterway.secret_store import read_secret
 
 __all__ = ["LIMIT_PAYLOAD_BYTES", "MqttBus", "Will", "answers", "broker_address"]
@@ -39,7 +47,8 @@ LONGEST_DELAY_S = 5.0
 ANSWER_WITHIN_S = 10.0
 """How long a broker may take for connection, CONNACK and SUBACK together."""
 
-_MQTT_PORT = 1883
+_CLIENT_ID_SECRET_BYTES = 8
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class MqttBus:
@@ -251,9 +260,9 @@ def login(
     """Return how to log in now; the password file is read each time, so that it can be changed.
 
     Raises:
-        SetupError: the URL has another form than ``mqtt://host:port``, or the password file cannot be read.
+        SetupError: as ``broker_address``; or a file that is named cannot be read.
     """
-    host, port = broker_address(config)
+    scheme, host, port = _scheme_and_address(config)
     password = None
     if config.password_file is not None:
         try:
@@ -263,7 +272,8 @@ def login(
     return Login(
         host=host,
         port=port,
-        client_id=client_id,
+        tls=client_context(config) if scheme == "mqtts" else None,
+        client_id=_own_client_id(client_id, config.username, password) if clean_session else client_id,
         username=config.username,
         password=password,
         clean_session=clean_session,
@@ -272,19 +282,43 @@ def login(
     )
 
 
+@lru_cache(maxsize=1024)
+def _own_client_id(client_id: str, username: str | None, password: str | None) -> str:
+    if not username or not password:
+        return client_id
+    secret = hmac.digest(_client_id_key(username, password), client_id.encode(), "sha256")[:_CLIENT_ID_SECRET_BYTES]
+    return f"{username}:{client_id}-{secret.hex()}"
+
+
+@lru_cache(maxsize=16)
+def _client_id_key(username: str, password: str) -> bytes:
+    """Return a key from which a password that a person chose cannot be guessed by who reads client ids in a log."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), f"meterway client id {username}".encode(), 100_000)
+
+
 def broker_address(config: BrokerConfig) -> tuple[str, int]:
-    """Return host and port of ``mqtt://host:port``.
+    """Return host and port of ``mqtts://host:port``.
 
     Raises:
-        SetupError: the URL has another form.
+        SetupError: the URL has another form, or would go to another machine without TLS.
     """
+    _, host, port = _scheme_and_address(config)
+    return host, port
+
+
+def _scheme_and_address(config: BrokerConfig) -> tuple[str, str, int]:
     try:
         parts = urlsplit(config.url)
-        host, port = parts.hostname, parts.port or _MQTT_PORT
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError as error:
-        raise SetupError(f"broker URL {config.url!r} is not mqtt://host:port: {error}") from error
-    if parts.scheme != "mqtt" or not host or parts.username is not None or parts.path.strip("/"):
+        raise SetupError(f"broker URL {config.url!r} is not mqtts://host:port: {error}") from error
+    if parts.scheme not in _PORTS or not host or parts.username is not None or parts.path.strip("/"):
         raise SetupError(
-            f"broker URL {config.url!r} is not mqtt://host:port; name and password stand in username and password_file"
+            f"broker URL {config.url!r} is not mqtts://host:port; name and password stand in username and password_file"
         )
-    return host, port
+    if parts.scheme == "mqtt" and not (config.plaintext or is_loopback(host)):
+        raise SetupError(
+            f"broker URL {config.url!r} goes to another machine without TLS: write mqtts://, and its authority's "
+            "certificate in ca_file; or say plaintext = true beside it, if nobody else is on the way"
+        )
+    return parts.scheme, host, port

@@ -6,6 +6,7 @@ reconnects, replays and acknowledges by rules of its own.
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from gmqtt.mqtt.constants import MQTTCommands, MQTTv311
 from gmqtt.mqtt.package import Package
 from gmqtt.mqtt.utils import ConnectionState
 
+from meterway.bus.tls import explained
 from meterway.core.errors import SetupError, TransientError
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ class RefusedError(SetupError):
         """Of the CONNACK (MQTT 3.1.1, 3.2.2.3), or 128 for a subscription."""
 
 
+class _HungUpError(TransientError):
+    """The broker closed the connection instead of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Will:
     """What the broker publishes, retained, when a client is lost without a good-bye."""
@@ -69,6 +75,8 @@ class Login:
 
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
+    """Left out: in the clear."""
     client_id: str
     username: str | None
     password: str | None
@@ -164,12 +172,22 @@ class Session:
             OSError: nobody is there.
             TransientError: the broker is busy or hung up.
             RefusedError: the broker refuses the log-in.
+            TlsError: only one side speaks TLS, or a certificate is not accepted.
         """
         login = self._login
+        try:
+            await self._connect(login)
+        except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError, _HungUpError) as error:
+            why = await explained(login.host, login.port, error, over_tls=login.tls is not None)
+            if why is None:
+                raise
+            raise why from error
+
+    async def _connect(self, login: Login) -> None:
         connection = await MQTTConnection.create_connection(
             login.host,
             login.port,
-            None,
+            login.tls,
             login.clean_session,
             login.keep_alive_s,
             connection_state=ConnectionState(protocol_version=MQTTv311),
@@ -312,7 +330,8 @@ class Session:
         """Note that gmqtt saw the connection end."""
         self._lost.set()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(TransientError("it closed the connection"))
+            hint = "; if it wants a certificate of this client, name certificate_file" if self._login.tls else ""
+            self._answer.set_exception(_HungUpError(f"it closed the connection{hint}"))
 
     def _write(self, packet: bytes) -> None:
         """Collect what is written in one turn of the event loop: one system call for many packets."""

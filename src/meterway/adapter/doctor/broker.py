@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import ssl
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,8 +10,9 @@ from typing import Final
 
 from meterway.adapter.doctor.check import Check
 from meterway.bus.bus import BrokerConfig
-from meterway.bus.mqtt import broker_address, login
+from meterway.bus.mqtt import login
 from meterway.bus.session import Inbound, RefusedError, Session
+from meterway.bus.tls import TlsError
 from meterway.core.errors import SetupError, TransientError
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -78,7 +78,7 @@ async def look_at_broker(
         finally:
             session.abort()
     except (OSError, TransientError, SetupError) as error:
-        seen.checks.append(await _why(config, name, error))
+        seen.checks.append(_why(config, name, error))
     else:
         seen.checks.append(Check(name, ok=True, detail=f"{config.url} takes us", code="broker"))
     return seen
@@ -99,7 +99,7 @@ async def _watch(session: Session, seen: Seen, wanted: list[str], watch_s: float
         await asyncio.sleep(_GRACE_S)
 
 
-async def _why(config: BrokerConfig, name: str, error: Exception) -> Check:
+def _why(config: BrokerConfig, name: str, error: Exception) -> Check:
     """Return why a broker does not take us."""
     said = str(error) or "no answer in time"
     if isinstance(error, RefusedError):
@@ -111,26 +111,11 @@ async def _why(config: BrokerConfig, name: str, error: Exception) -> Check:
             return Check(name, ok=False, detail=f"{config.url} {said}", fix=fix, code="broker-not-authorised")
         fix = "the broker's log says more"
         return Check(name, ok=False, detail=f"{config.url} {said}", fix=fix, code="broker-refused")
+    if isinstance(error, TlsError):
+        code = "broker-certificate" if error.is_certificate else "broker-tls"
+        return Check(name, ok=False, detail=f"{config.url} {error.detail}", fix=error.fix, code=code)
     if isinstance(error, SetupError):
-        fix = "correct `url`, and name a password file that this user can read"
+        fix = "correct `url`, and the files named beside it: this user must be able to read them"
         return Check(name, ok=False, detail=said, fix=fix, code="broker-password")
-    if not isinstance(error, ConnectionRefusedError) and await _speaks_tls(config):
-        detail = f"{config.url} speaks TLS, which this release does not"
-        fix = "name the broker's plain port on this machine; for the way out use a VPN, or a bridge of the broker"
-        return Check(name, ok=False, detail=detail, fix=fix, code="broker-tls")
     fix = "start it, or correct `url`; on another machine: is it on, and does its firewall let us in?"
     return Check(name, ok=False, detail=f"{config.url} cannot be reached: {said}", fix=fix, code="broker-unreachable")
-
-
-async def _speaks_tls(config: BrokerConfig) -> bool:
-    host, port = broker_address(config)
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent; whether TLS is spoken is all that is asked
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

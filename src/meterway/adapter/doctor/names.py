@@ -17,7 +17,7 @@ _KEPT: Final = frozenset(("family", "timezone", "mapping", "property", "factor")
 _DROPPED: Final = frozenset(
     (
         *("username", "password_file", "key_file", "authentication_key_file", "token_file", "headers_file", "ca_file"),
-        *("static", "environment"),
+        *("certificate_file", "static", "environment"),
     )
 )
 """Secrets, where they are, and what the owner wrote about the household."""
@@ -28,7 +28,7 @@ _PATH: Final = re.compile(r"(?<![\w.:/-])/[^\s,;:()'\"]+")
 _ADDRESS: Final = re.compile(
     r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}\b(?!\*)|\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b|\[[0-9a-fA-F:]+\]"
 )
-_URL_SCHEMES: Final = ("mqtt", "http", "https")
+_URL_SCHEMES: Final = ("mqtt", "mqtts", "http", "https")
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
