@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PY ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench faults docs clean
+.PHONY: help setup demo test lint audit format bench faults docs clean
 
 help: ## this menu
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -38,6 +38,9 @@ lint: $(VENV)/.ready-dev ## ruff, mypy --strict, import-linter
 format: $(VENV)/.ready-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: $(VENV)/.ready-dev ## pinned versions, licences and known vulnerabilities of what Meterway runs on
+	$(BIN)/python scripts/audit.py
 
 bench: $(VENV)/.ready-test ## speed beside named peers, in the same run
 	$(BIN)/python -m bench $(ARGS)
