@@ -96,6 +96,8 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The body of ``POST /v1/enrol``."""
 
     code: Annotated[str, Meta(max_length=LIMIT_CODE_CHARACTERS)]
+    kind: Kind
+    """What asks; a code for another kind stays good."""
 
     def __repr__(self) -> str:
         """Show nothing of the secret."""

@@ -136,7 +136,7 @@ def parse_device_change(body: bytes) -> DeviceChange:
 
 def parse_enrolment(body: bytes) -> EnrolmentRequest:
     """Return the request of a device that has a code; raises as ``parse_new``."""
-    return _decoded(body, EnrolmentRequest, 'Send {"code": "..."}.')
+    return _decoded(body, EnrolmentRequest, 'Send {"code": "...", "kind": "adapter"}.')
 
 
 def _decoded(body: bytes, kind: type[Request], example: str) -> Request:

@@ -9,7 +9,7 @@ from fastapi import Request
 from meterway.cloud.access.tries import Tries
 from meterway.cloud.access.viewer import viewer
 from meterway.cloud.context import Context
-from meterway.cloud.devices.registry import STATUSES, BrokerForDevices, Registry
+from meterway.cloud.devices.registry import STATUSES, BrokerForDevices, Registry, certificate_in
 from meterway.cloud.problems import HttpError
 from meterway.core.errors import BadDataError, SetupError
 
@@ -33,6 +33,11 @@ class Desk:
                 "This server knows no broker for devices: set [devices] broker_url, or let it start one of its own.",
                 reason="no-broker",
             )
+
+    def pinned_certificate(self) -> str | None:
+        """Return the certificate (PEM) that codes pin, if any."""
+        with _as_problems():
+            return certificate_in(self._broker.pinned_ca_file if self._broker else None)
 
     @asynccontextmanager
     async def registry(self) -> AsyncIterator[Registry]:

@@ -69,8 +69,10 @@ returning device_key
 # One statement: of two at once the second waits for the first, and then finds the code used.
 _ENROL = """
 with used as (
-    update enrolment_code set used_time = $2 where digest = $1 and used_time is null and expires_time > $2
-    returning device_key
+    update enrolment_code c set used_time = $2 from device d
+     where c.digest = $1 and c.used_time is null and c.expires_time > $2
+       and d.device_key = c.device_key and d.kind = $4
+    returning c.device_key
 ), forgotten as (
     delete from refusal using used where refusal.device_key = used.device_key
 )
@@ -205,14 +207,17 @@ def add_code(tenant_key: int | None, kind: str, device_id: str, digest: bytes, e
     return Statement(_ADD_CODE, (tenant_key, kind, device_id, digest, expires_time))
 
 
-def enrol_device(digest: bytes, now: datetime, secret_digest: bytes) -> Statement:
+def enrol_device(kind: str, digest: bytes, now: datetime, secret_digest: bytes) -> Statement:
     """Return the statement that uses a code up and gives its device a password."""
-    return Statement(_ENROL, (digest, now, secret_digest))
+    return Statement(_ENROL, (digest, now, secret_digest, kind))
 
 
 def select_code(digest: bytes) -> Statement:
-    """Return the statement for when a code was used."""
-    return Statement("select used_time, expires_time from enrolment_code where digest = $1", (digest,))
+    """Return the statement for what a code was for, and when it was used."""
+    return Statement(
+        "select kind, used_time, expires_time from enrolment_code join device using (device_key) where digest = $1",
+        (digest,),
+    )
 
 
 def revoke_device(tenant_key: int | None, kind: str, device_id: str, now: datetime) -> Statement:

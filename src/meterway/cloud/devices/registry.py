@@ -54,20 +54,23 @@ class BrokerForDevices:
 
     url: str
     ca_file: Path | None = None
-    """The certificate of the authority that signed the broker's and the cloud's; None on loopback."""
+    """The certificate of the authority that signed the broker's; None: a public one did, or there is no TLS."""
+    pinned_ca_file: Path | None = None
+    """That of the authority that signed the cloud's own, for HTTPS; it is pinned by codes. None as above."""
 
-    def ca_certificate(self) -> str | None:
-        """Return the certificate, PEM.
 
-        Raises:
-            SetupError: it cannot be read.
-        """
-        if self.ca_file is None:
-            return None
-        try:
-            return self.ca_file.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SetupError(f"{self.ca_file}, the certificate for devices, cannot be read: {error}") from error
+def certificate_in(ca_file: Path | None) -> str | None:
+    """Return the certificate (PEM) in a file.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    if ca_file is None:
+        return None
+    try:
+        return ca_file.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{ca_file}, the certificate for devices, cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +155,16 @@ class Registry:
         if not await self._fetch(queries.revoke_device(self._tenant_key, kind, device_id, self._clock())):
             raise _no_device(kind, device_id)
 
-    async def enrol(self, code: EnrolmentCode) -> EnrolmentAnswer:
+    async def enrol(self, kind: str, code: EnrolmentCode) -> EnrolmentAnswer:
         """Use a code up and give its device a new password; the one of before ends at once.
 
         Raises:
             BadDataError: no such code waits (``no-code``); the sentence says whether it was used or is too old.
         """
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
-        ca_certificate = self._broker.ca_certificate()
+        ca_certificate = certificate_in(self._broker.ca_file)
         now = self._clock()
-        rows = await self._fetch(queries.enrol_device(code.digest, now, digest_of(password)))
+        rows = await self._fetch(queries.enrol_device(kind, code.digest, now, digest_of(password)))
         if not rows:
             raise await self._bad_code(code, now)
         return made(
@@ -226,7 +229,7 @@ class Registry:
             )
 
     def _pin(self) -> bytes:
-        certificate = self._broker.ca_certificate()
+        certificate = certificate_in(self._broker.pinned_ca_file)
         return pin_of(PEM_cert_to_DER_cert(certificate)) if certificate else b""
 
     async def _bad_code(self, code: EnrolmentCode, now: datetime) -> BadDataError:
@@ -236,6 +239,8 @@ class Registry:
             said = f"This code was used at {used:%H:%M:%S} UTC; if that was not you, revoke the device"
         elif rows and isinstance(over := rows[0]["expires_time"], datetime) and over <= now:
             said = f"This code was good until {over:%H:%M} UTC"
+        elif rows:
+            return BadDataError(f"This code is for a device of the kind {rows[0]['kind']}.", reason="no-code")
         return BadDataError(f"{said}. Make a new one on the devices page.", reason="no-code")
 
 

@@ -4,11 +4,13 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 
 from fastapi import APIRouter, Request, Response
+from starlette.responses import PlainTextResponse
 
 from meterway.cloud import openapi
 from meterway.cloud.context import body_of, json_answer
 from meterway.cloud.devices.answers import parse_enrolment
 from meterway.cloud.devices.desk import Desk
+from meterway.cloud.problems import HttpError
 from meterway.core.enrolment import EnrolmentAnswer, EnrolmentCode, EnrolmentRequest, OwnAnswer
 
 _ENROLLED = {
@@ -48,11 +50,28 @@ def enrolment_router(desk: Desk) -> APIRouter:
         async with desk.trying(request) as devices:
             return json_answer(await devices.own(username, password))
 
+    @router.get(
+        "/v1/enrol/ca",
+        summary="The certificate that codes pin",
+        responses=openapi.problems(),
+        response_class=PlainTextResponse,
+    )
+    async def show_certificate() -> Response:
+        """Answer the certificate (PEM) of the authority that signed this server's; to be believed if a code pins it."""
+        certificate = desk.pinned_certificate()
+        if certificate is None:
+            raise HttpError(
+                404, "This server's certificate is not of an authority of its own.", reason="no-certificate"
+            )
+        return PlainTextResponse(certificate, media_type="application/x-pem-file")
+
     @router.post(
         "/v1/enrol",
         summary="Enrol with a one-time code",
         responses=openapi.answers(EnrolmentAnswer, "What the device logs in with, told this once", _ENROLLED),
-        openapi_extra=openapi.accepts(EnrolmentRequest, {"code": "DGCSP-F5RCM-653G2-X5KYL-UANK7-XMGMI-EX2TZ-ZEHKN"}),
+        openapi_extra=openapi.accepts(
+            EnrolmentRequest, {"code": "DGCSP-F5RCM-653G2-X5KYL-UANK7-XMGMI-EX2TZ-ZEHKN", "kind": "adapter"}
+        ),
         response_class=Response,
     )
     async def enrol_device(request: Request) -> Response:
@@ -63,7 +82,8 @@ def enrolment_router(desk: Desk) -> APIRouter:
         desk.need_broker()
         body = await body_of(request)
         async with desk.trying(request) as devices:
-            answer = await devices.enrol(EnrolmentCode.parse(parse_enrolment(body).code))
+            asked = parse_enrolment(body)
+            answer = await devices.enrol(asked.kind, EnrolmentCode.parse(asked.code))
         desk.noted(answer.kind, answer.device_id, "enrolled")
         return json_answer(answer)
 
