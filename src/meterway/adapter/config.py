@@ -210,8 +210,8 @@ class MeterConfig(Table, frozen=True):
     """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
     key_file: Path | None = None
     """A file with the key of an encrypted meter, from the grid operator: 32 hexadecimal digits; on a second line the
-    authentication key, without which readings are marked `unverified`. Here and wherever the file of a key, password or
-    token is named, `"secret:NAME"` names a secret that `meterway secret set NAME` keeps encrypted."""
+    authentication key, without which readings are marked `unverified`. Here and wherever the file of a meter's key, of a
+    password or a token is named, `"secret:NAME"` names one that `meterway secret set NAME` keeps encrypted."""
     authentication_key_file: Path | None = None
     """The authentication key, if it stands in a file of its own."""
     address: str = ""

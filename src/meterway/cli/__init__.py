@@ -21,6 +21,7 @@ _COMMANDS = {
     "detect": "meterway.cli.detect:detect",
     "doctor": "meterway.cli.doctor:doctor",
     "gaps": "meterway.cli.gaps:gaps",
+    "verify": "meterway.cli.verify:verify",
     "secret": "meterway.cli.secret:secret",
     "config": "meterway.cli.config:config",
 }

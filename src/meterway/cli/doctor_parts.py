@@ -14,11 +14,13 @@ from meterway.adapter.doctor.backlog import LATE_S, look_at_spool
 from meterway.adapter.doctor.broker import look_at_broker
 from meterway.adapter.doctor.check import Check, skipped
 from meterway.adapter.doctor.running import lock_owner, processes
+from meterway.adapter.signing import key_path, load_signer
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.cli import doctor_machine as machine
 from meterway.cli.config import read_config, tables
 from meterway.concentrator.config import ConcentratorConfig
-from meterway.core.errors import MeterwayError
+from meterway.core.errors import MeterwayError, SetupError
+from meterway.core.signatures import key_text
 from meterway.core.topics import SpecificTopic, concentrator_own_topic, receipt_topic
 from meterway.edge import EdgeConfig, adapter_config, concentrator_config
 
@@ -30,7 +32,7 @@ async def look_at(config: object, *, listen_s: float) -> tuple[list[Check], list
     for adapter, has_broker in _adapters(config):
         report = await look_at_adapter(adapter, listen_s=listen_s, has_broker=has_broker)
         reports.append(report)
-        checks += report.checks
+        checks += [*report.checks, *_signing(adapter)]
         if not has_broker:
             checks.append(skipped("broker", "the embedded broker of this edge never ran", code="broker"))
     if concentrator := _concentrator_of(config):
@@ -62,6 +64,23 @@ def _adapters(config: object) -> Iterator[tuple[AdapterConfig, bool]]:
         broker = _local_broker(config)
         for adapter in config.adapters:
             yield adapter_config(config, adapter, broker or BrokerConfig()), broker is not None
+
+
+def _signing(config: AdapterConfig) -> Iterator[Check]:
+    """Look at the key with which readings are signed; not for a bundle, it would tell whose they are."""
+    if not config.signing.enabled:
+        return
+    place = config.signing.key_file or key_path(config.spool_dir)
+    if config.signing.key_file is None and not place.exists():
+        yield skipped("signing", f"the adapter makes its key {place} when it first starts", code="secret")
+        return
+    try:
+        public_key = load_signer(place).public_key
+    except SetupError as error:
+        fix = "run this as the adapter's user; a key that is lost must be replaced in the cloud (docs/signatures.md)"
+        yield Check("signing", ok=False, detail=str(error), fix=fix, code="secret")
+    else:
+        yield Check("signing", ok=True, detail=f"readings are signed; public key {key_text(public_key)}", code="secret")
 
 
 def _concentrator_of(config: object) -> ConcentratorConfig | None:

@@ -11,23 +11,36 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from meterway import __version__
-from meterway.cloud import kept_aside, ledger_answers, meters, openapi, query
+from meterway.cloud import kept_aside, ledger_answers, meters, openapi, query, signing_keys
 from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
+from meterway.cloud.access.audit_query import AuditList
+from meterway.cloud.access import people
 from meterway.cloud.access.middleware import Access
+from meterway.cloud.access.routes_account import account_router
+from meterway.cloud.access.routes_audit import audit_router
+from meterway.cloud.access.routes_people import people_router
+from meterway.cloud.access.pages import add_access_pages
 from meterway.cloud.answers import QueryAnswer
 from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
 from meterway.cloud.curve import CurveAnswer
+from meterway.cloud.devices import answers as device_answers
+from meterway.cloud.devices.desk import Desk
+from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.guard import Guard
 from meterway.cloud.live import LiveEvent, LiveHub
-from meterway.cloud.pages import add_pages
+from meterway.cloud.pages import add_page, add_pages
 from meterway.cloud.problems import HttpError, problem_response
 from meterway.cloud.routes.completeness import completeness_router
+from meterway.cloud.routes.devices import devices_router
+from meterway.cloud.routes.enrolment import enrolment_router
 from meterway.cloud.routes.kept_aside import kept_aside_router
 from meterway.cloud.routes.meters import meters_router
 from meterway.cloud.routes.readings import readings_router
+from meterway.cloud.routes.signing_keys import signing_keys_router
 from meterway.cloud.routes.system import RequestCounter, system_router
 from meterway.cloud.store import Store
+from meterway.core import enrolment
 from meterway.core.errors import BadDataError
 
 QUERY_TIMEOUT_S = 30.0
@@ -47,6 +60,16 @@ _KINDS = (
     ReplayAnswer,
     ledger_answers.CompletenessAnswer,
     ledger_answers.CompletenessList,
+    device_answers.DeviceList,
+    device_answers.DeviceDetail,
+    device_answers.NewDevice,
+    device_answers.DeviceChange,
+    device_answers.CodeAnswer,
+    enrolment.EnrolmentRequest,
+    enrolment.EnrolmentAnswer,
+    enrolment.OwnAnswer,
+    signing_keys.SigningKeyAnswer,
+    signing_keys.SigningKeyChange,
 )
 
 _log = logging.getLogger(__name__)
@@ -63,13 +86,14 @@ def create_app(
     timeout_s: float = QUERY_TIMEOUT_S,
     is_open: bool = True,
     keep_audit: timedelta = timedelta(days=400),
+    devices: BrokerForDevices | None = None,
 ) -> FastAPI:
     """Return the application.
 
     ``replay`` decides quarantined messages anew (without it the route answers 503); ``hosts`` are names beside
     loopback under which it may be addressed; ``ready`` and ``counters`` add what else the process does to /readyz and
     /metrics; ``timeout_s`` bounds every query. Where it ``is_open`` everybody may do everything, else people sign in;
-    the audit log is kept for ``keep_audit``.
+    the audit log is kept for ``keep_audit``. ``devices`` is told to devices that enrol; without it none can.
     """
     audit = AuditLog(store, clock, keep_audit)
     accounts = Accounts(store, audit, clock)
@@ -93,9 +117,21 @@ def create_app(
 
     app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.live = live
-    for router in (readings_router, meters_router, completeness_router, kept_aside_router, system_router):
+    for router in (
+        readings_router,
+        meters_router,
+        signing_keys_router,
+        completeness_router,
+        kept_aside_router,
+        system_router,
+    ):
         app.include_router(router(api))
+    desk = Desk(api, devices)
+    for device_router in (enrolment_router, devices_router):
+        app.include_router(device_router(desk))
     add_pages(app)
+    add_access_pages(app, api)
+    add_page(app, "/devices", "devices.html")
     openapi.document(app, _KINDS)
     _add_problems(app)
     if not is_open:
