@@ -1,6 +1,6 @@
 """All fault scenarios, in the order in which they are run: each theme is a module with ``SCENARIOS``."""
 
-from faults import kills, links, wrong
+from faults import cuts, kills, links, peers, wrong
 from faults.scenario import Scenario
 
-SCENARIOS: list[Scenario] = [*kills.SCENARIOS, *links.SCENARIOS, *wrong.SCENARIOS]
+SCENARIOS: list[Scenario] = [*kills.SCENARIOS, *cuts.SCENARIOS, *links.SCENARIOS, *wrong.SCENARIOS, *peers.SCENARIOS]

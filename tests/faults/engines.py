@@ -21,8 +21,7 @@ from support.platform import descendants
 
 BrokerKind = Literal["nats", "mosquitto", "rabbitmq"]
 
-MOSQUITTO = "allow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nuser root\n"
-PERSISTENT = "persistence true\nautosave_interval 1\n"
+PERSISTENT = "persistence true\nautosave_interval 1\nmax_queued_messages 0\n"
 """With it mosquitto writes all it has to the disk each second; the default is never before it ends."""
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _RABBITMQ_READY_WITHIN_S = 90.0
@@ -80,7 +79,9 @@ async def running_mosquitto(folder: Path, extra: str) -> AsyncIterator[DebianBro
     folder.mkdir(parents=True)
     port = free_port()
     config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\npersistence_location {folder}/\n{MOSQUITTO}{extra}")
+    config.write_text(
+        f"listener {port} 127.0.0.1\npersistence_location {folder}/\nallow_anonymous true\nuser root\n{extra}"
+    )
     async with _running("mosquitto", [program, "-c", config], port) as broker:
         yield broker
 

@@ -22,7 +22,7 @@ DEFAULT_SEED = 20261123
 LONGEST_S = 900.0
 """A scenario that takes longer is ended, and has failed."""
 _COLUMNS = ("fault", "component", "engine", "seed", "sent", "stored", "lost", "duplicated", "altered", "recovery s")
-_WIDTHS = (26, 22, 12, 9, 8, 8, 7, 10, 7, 10)
+_WIDTHS = (20, 27, 16, 9, 7, 7, 6, 10, 7, 10)
 _TITLES = {
     Expect.NOTHING_LOST: "Meterway: lost, duplicated and altered must be 0",
     Expect.FOUND_WRONG: "Broken on purpose: the same check must find something wrong",
