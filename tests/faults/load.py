@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
@@ -152,7 +152,7 @@ class Load(Platform):
         variant = self.setup.broken.get(command.name)
         if variant is not None:
             python, _, _, *arguments = command.arguments
-            command = Command(name=command.name, arguments=[python, str(BROKEN), variant, *arguments])
+            command = replace(command, arguments=[python, str(BROKEN), variant, *arguments])
         return await super()._run(stack, command)
 
     @property
@@ -233,7 +233,7 @@ class Load(Platform):
             rows = await connection.fetch(
                 "select meter_id, last_sequence_number from meter where last_sequence_number > 0"
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             return {}
         finally:
             connection.terminate()
