@@ -3,15 +3,14 @@
 import json
 import os
 import stat
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from meterway.adapter.config import AdapterConfig
 from meterway.cli.doctor_machine import files
+from meterway.cli.secret import secret
 from meterway.core.config import load_config
 from meterway.core.errors import SetupError
 from meterway.meter.keys import load_keys, load_password
@@ -34,12 +33,9 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def run(*arguments: str, given: bytes = b"", environment: Mapping[str, str] | None = None) -> tuple[int, bytes, bytes]:
-    command = [sys.executable, "-m", "meterway", "secret", *arguments]
-    done = subprocess.run(
-        command, input=given, capture_output=True, check=False, env={**os.environ, **(environment or {})}
-    )
-    return done.returncode, done.stdout, done.stderr
+def run(*arguments: str, given: bytes = b"") -> tuple[int, str, str]:
+    done = CliRunner().invoke(secret, arguments, input=given)
+    return done.exit_code, done.stdout, str(done.exception) if done.exception else done.stderr
 
 
 def test_a_secret_comes_back_and_is_nowhere_in_the_files(store: SecretStore) -> None:
@@ -190,17 +186,14 @@ def test_a_plain_key_file_that_others_may_read_is_taken_and_said_once(
 
 def test_the_command_keeps_lists_and_removes_and_shows_nothing(store: SecretStore, tmp_path: Path) -> None:
     code, out, err = run("set", "house-1", given=KEY.hex().encode())
-    assert (code, out) == (0, f'kept in {store.path}; use it as "secret:house-1"\n'.encode())
-    assert b"the master key is new" in err
+    assert (code, out) == (0, f'kept in {store.path}; use it as "secret:house-1"\n')
+    assert "the master key is new" in err
     file = tmp_path / "plain"
     file.write_text("geheim")
     code, out, err = run("set", "pin", "--from", str(file), "--json")
-    assert (code, json.loads(out)["use"], err) == (0, "secret:pin", b"")
+    assert (code, json.loads(out)["use"], err) == (0, "secret:pin", "")
     assert store.get("pin") == b"geheim"
-    assert run("list") == (0, b"house-1\npin\n", b"")
+    assert run("list") == (0, "house-1\npin\n", "")
     assert run("remove", "pin")[0] == 0
     code, _, err = run("remove", "pin")
-    assert (code, err) == (
-        2,
-        f"meterway: there is no secret pin in {store.path}; meterway secret list shows those there are\n".encode(),
-    )
+    assert (code, err) == (1, f"there is no secret pin in {store.path}; meterway secret list shows those there are")
