@@ -47,7 +47,7 @@ async def test_a_meter_on_the_edge_is_read_in_the_cloud(folder: Path) -> None:
     cloud = CloudConfig(
         embedded_broker=EmbeddedBrokerConfig(data_dir=broker_dir, port=broker_port),
         database=DatabaseConfig(embedded=folder / "postgres"),
-        http=HttpConfig(port=http_port),
+        http=HttpConfig(port=http_port, open=True),
     )
     meters = Command(
         name="meters", arguments=[sys.executable, "-m", "meterway", "meter", "virtual", "--json", "--tcp", "0"]

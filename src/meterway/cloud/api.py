@@ -12,15 +12,15 @@ from starlette.exceptions import HTTPException
 
 from meterway import __version__
 from meterway.cloud import kept_aside, ledger_answers, meters, openapi, query, signing_keys
+from meterway.cloud.access import people
 from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.audit_query import AuditList
-from meterway.cloud.access import people
 from meterway.cloud.access.middleware import Access
+from meterway.cloud.access.pages import add_access_pages
 from meterway.cloud.access.routes_account import account_router
 from meterway.cloud.access.routes_audit import audit_router
 from meterway.cloud.access.routes_people import people_router
-from meterway.cloud.access.pages import add_access_pages
 from meterway.cloud.answers import QueryAnswer
 from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
 from meterway.cloud.curve import CurveAnswer
@@ -70,6 +70,25 @@ _KINDS = (
     enrolment.OwnAnswer,
     signing_keys.SigningKeyAnswer,
     signing_keys.SigningKeyChange,
+    people.SignIn,
+    people.LinkUse,
+    people.PasswordChange,
+    people.Me,
+    people.SessionList,
+    people.TokenNew,
+    people.TokenList,
+    people.AccountNew,
+    people.AccountChange,
+    people.AccountList,
+    people.LinkAnswer,
+    people.TenantNew,
+    people.TenantList,
+    people.ConcentratorGiven,
+    people.HouseholdNew,
+    people.HouseholdList,
+    people.ResidentNew,
+    people.ResidentChange,
+    AuditList,
 )
 
 _log = logging.getLogger(__name__)
@@ -82,6 +101,7 @@ def create_app(
     hosts: Sequence[str] = (),
     ready: Callable[[], str | None] = lambda: None,
     counters: Callable[[], Mapping[str, int]] = dict,
+    gauges: Callable[[], Mapping[str, float]] = dict,
     clock: Callable[[], datetime] = utc_now,
     timeout_s: float = QUERY_TIMEOUT_S,
     is_open: bool = True,
@@ -91,9 +111,10 @@ def create_app(
     """Return the application.
 
     ``replay`` decides quarantined messages anew (without it the route answers 503); ``hosts`` are names beside
-    loopback under which it may be addressed; ``ready`` and ``counters`` add what else the process does to /readyz and
-    /metrics; ``timeout_s`` bounds every query. Where it ``is_open`` everybody may do everything, else people sign in;
-    the audit log is kept for ``keep_audit``. ``devices`` is told to devices that enrol; without it none can.
+    loopback under which it may be addressed; ``ready``, ``counters`` and ``gauges`` add what else the process does to
+    /readyz and /metrics; ``timeout_s`` bounds every query. Where it ``is_open`` everybody may do everything, else
+    people sign in; the audit log is kept for ``keep_audit``. ``devices`` is told to devices that enrol; without it
+    none can.
     """
     audit = AuditLog(store, clock, keep_audit)
     accounts = Accounts(store, audit, clock)
@@ -108,6 +129,7 @@ def create_app(
         replay=replay,
         ready=ready,
         counters=counters,
+        gauges=gauges,
     )
 
     @asynccontextmanager
@@ -117,6 +139,7 @@ def create_app(
 
     app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.live = live
+    app.state.accounts = accounts
     for router in (
         readings_router,
         meters_router,
@@ -124,6 +147,9 @@ def create_app(
         completeness_router,
         kept_aside_router,
         system_router,
+        account_router,
+        people_router,
+        audit_router,
     ):
         app.include_router(router(api))
     desk = Desk(api, devices)

@@ -8,8 +8,7 @@ import msgspec
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.core import topics
 from meterway.core.config import Table
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from meterway.core.hosts import is_loopback, names_of
 
 
 class DatabaseConfig(Table, frozen=True):
@@ -37,16 +36,57 @@ class HttpConfig(Table, frozen=True):
     """The query API and the pages."""
 
     host: str = "127.0.0.1"
-    """A loopback address. There are no accounts and no TLS yet, so nothing else is accepted."""
+    """The address it listens on: this machine only, or another address of it, or `0.0.0.0` for all of them. Beyond
+    this machine it always speaks TLS, and people sign in."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
     """0 takes a free port; the log says which."""
+    names: tuple[str, ...] = ()
+    """Under which names and addresses it is reached from elsewhere; they stand in its certificate, and requests to
+    others are refused. Behind a proxy on this machine: the proxy's name."""
+    certificate_dir: Path | None = None
+    """Where the authority lies that signs its certificate, and is made at the first start: `ca.pem` is for everybody
+    who is to trust it. Left out: that of the embedded broker, or `certificates` beside the embedded database."""
+    certificate_file: Path | None = None
+    """A certificate of your own (PEM, with what leads to its authority), in place of one of the cloud's authority.
+    One that is replaced is taken up within minutes, without a restart."""
+    key_file: Path | None = None
+    """The key of `certificate_file`, without a password; left out: it stands in the same file."""
+    open: bool = False
+    """Nobody signs in, and everybody who reaches it may do everything: for a try on this machine, and only on a
+    loopback address. Else people have accounts; the log tells a link for the first one at the first start, and
+    `meterway cloud invite` prints another."""
+    redirect_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    """On this port plain HTTP is answered with the address of the same page at https, and nothing else; often 80."""
 
     def __post_init__(self) -> None:
-        if self.host not in _LOOPBACK:
+        if self.key_file is not None and self.certificate_file is None:
+            raise ValueError("[http] key_file stands without certificate_file; name the certificate it belongs to")
+        if self.open and not self.is_local:
             raise ValueError(
-                f"[http] host {self.host!r} is not a loopback address ({', '.join(_LOOPBACK)}): there are no accounts "
-                "and no TLS yet; put a proxy that has both in front"
+                f"[http] open lets everybody do everything, so host {self.host!r} must be a loopback address: remove "
+                "open, and people sign in"
             )
+        if self.redirect_port is not None and not self.speaks_tls:
+            raise ValueError(
+                "[http] redirect_port leads to https, which host 127.0.0.1 without certificate_file is not"
+            )
+        if self.redirect_port and self.redirect_port == self.port:
+            raise ValueError(f"[http] port and redirect_port are both {self.port}: https and http need one each")
+        names_of(self.host, self.names)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it, so that it needs neither TLS nor accounts."""
+        return is_loopback(self.host)
+
+    @property
+    def speaks_tls(self) -> bool:
+        return not self.is_local or self.certificate_file is not None
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Everything under which it may be addressed."""
+        return names_of(self.host, self.names)
 
 
 class IngestConfig(Table, frozen=True):
@@ -101,6 +141,13 @@ class LedgerConfig(Table, frozen=True):
     """For so many days it is known which readings were missing, and why. A meter and day takes 200 to 500 bytes."""
 
 
+class AuditConfig(Table, frozen=True):
+    """The audit log: who read, changed, exported, deleted, and signed in."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=36_525)] = 400
+    """Entries that are older are removed."""
+
+
 class CloudConfig(Table, frozen=True):
     """One cloud process."""
 
@@ -113,6 +160,7 @@ class CloudConfig(Table, frozen=True):
     ingest: IngestConfig = IngestConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
     ledger: LedgerConfig = LedgerConfig()
+    audit: AuditConfig = AuditConfig()
     role: Literal["all", "ingest", "api"] = "all"
     """What this process does: take readings in, answer queries, or both. More workers can be added at any time; only
     `all` starts the embedded database."""
@@ -122,3 +170,13 @@ class CloudConfig(Table, frozen=True):
 
     def __post_init__(self) -> None:
         topics.check_id(self.worker, "worker")
+
+    @property
+    def certificate_dir(self) -> Path | None:
+        """Where the authority of the HTTP server's certificate lies; None if nothing says where."""
+        if self.http.certificate_dir is not None:
+            return self.http.certificate_dir
+        if self.embedded_broker is not None:
+            return self.embedded_broker.certificates
+        embedded = self.database.embedded
+        return embedded.parent / "certificates" if embedded is not None else None

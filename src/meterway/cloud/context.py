@@ -59,6 +59,8 @@ class Context:
     """None when ready, else a sentence what is missing."""
     counters: Callable[[], Mapping[str, int]]
     """Counters of the process for /metrics, by name."""
+    gauges: Callable[[], Mapping[str, float]]
+    """What else it measures, by name."""
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """By route, method and status."""
 
@@ -68,7 +70,7 @@ class Context:
         Raises:
             HttpError: 503, it took too long, or the database is away.
         """
-        return await self._in_time(self.store.fetch_as(viewer.get(), statement.sql, *statement.args))
+        return await self.in_time(self.store.fetch_as(viewer.get(), statement.sql, *statement.args))
 
     async def fetch_all(self, statement: Statement) -> list[Row]:
         """Run a statement as the process itself, within the time limit: every tenant's rows are there.
@@ -76,7 +78,7 @@ class Context:
         Raises:
             HttpError: as ``fetch``.
         """
-        return await self._in_time(self.store.fetch(statement.sql, *statement.args))
+        return await self.in_time(self.store.fetch(statement.sql, *statement.args))
 
     async def enter_arrivals(self) -> None:
         """Have the delivery ledger know all that is stored.
@@ -84,9 +86,14 @@ class Context:
         Raises:
             HttpError: as ``fetch``.
         """
-        await self._in_time(self.store.enter_arrivals())
+        await self.in_time(self.store.enter_arrivals())
 
-    async def _in_time(self, work: Awaitable[Answer]) -> Answer:
+    async def in_time(self, work: Awaitable[Answer]) -> Answer:
+        """Wait for work of the database.
+
+        Raises:
+            HttpError: 503, it took too long, or the database is away.
+        """
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await work

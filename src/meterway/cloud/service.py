@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
 
 from meterway.bus.broker import embedded_broker
 from meterway.bus.mqtt import MqttBus
@@ -14,8 +16,9 @@ from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.keep_ledger import keep_ledger
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
-from meterway.cloud.server import NOTICE, serving
+from meterway.cloud.server import redirecting, serving
 from meterway.cloud.store import Bounds, Store
+from meterway.cloud.tls import server_tls
 from meterway.core.errors import SetupError, TransientError
 from meterway.delivery.confirm import Confirmer
 
@@ -50,8 +53,11 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
     store = await stack.enter_async_context(await _open_store(config))
     ingest = Ingest(store, config.ingest, clock=_utc_now)
     broker = config.broker
+    expires: dict[str, Callable[[], datetime | None]] = {}
     if config.embedded_broker is not None and config.role == "all":
-        broker = (await stack.enter_async_context(embedded_broker(config.embedded_broker))).config()
+        embedded = await stack.enter_async_context(embedded_broker(config.embedded_broker))
+        expires["broker_certificate"] = lambda: embedded.certificate.expires if embedded.certificate else None
+        broker = embedded.config()
         _log.info("broker at %s", broker.url)
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
     bus: MqttBus | None = None
@@ -62,12 +68,60 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         tasks.create_task(keep_ledger(store, config.ledger, _utc_now), name="meterway.cloud.ledger")
     if config.role != "ingest":
         app = create_app(
-            store, replay=ingest.replay, ready=lambda: _missing(ingest, bus), counters=ingest.counters.totals
+            store,
+            replay=ingest.replay,
+            hosts=config.http.all_names,
+            ready=lambda: _missing(ingest, bus),
+            counters=ingest.counters.totals,
+            gauges=lambda: _expiries(expires),
+            is_open=config.http.open,
+            keep_audit=timedelta(days=config.audit.keep_days),
         )
-        url = await stack.enter_async_context(serving(app, host=config.http.host, port=config.http.port))
-        _log.info("%s/ (%s)", url, NOTICE)
+        await _serve(app, config, stack, expires)
     if bus is not None:
         await bus.wait_connected()
+
+
+async def _serve(
+    app: FastAPI, config: CloudConfig, stack: AsyncExitStack, expires: dict[str, Callable[[], datetime | None]]
+) -> None:
+    """Serve the API and the pages, beyond this machine with TLS; notes what expires when.
+
+    Raises:
+        SetupError: a port is taken, or the certificate cannot be used.
+    """
+    http, context = config.http, None
+    if http.speaks_tls:
+        tls = await stack.enter_async_context(server_tls(http, config.certificate_dir, clock=_utc_now))
+        context = tls.context
+        expires["http_certificate"] = lambda: tls.expires
+        if (authority := tls.authority) is not None:
+            expires["authority"] = lambda: authority.expires
+            _log.info("authority %s, SHA-256 %s", authority.ca_file, authority.fingerprint)
+    url = await stack.enter_async_context(serving(app, host=http.host, port=http.port, tls=context))
+    _log.info("%s/%s", url, "" if http.is_local else f" ({', '.join(http.names)})")
+    await _tell_how_to_enter(app, config, url)
+    if http.redirect_port is not None:
+        https_port = int(url.rpartition(":")[2])
+        await stack.enter_async_context(
+            redirecting(http.all_names, host=http.host, port=http.redirect_port, https_port=https_port)
+        )
+
+
+def _expiries(expires: Mapping[str, Callable[[], datetime | None]]) -> dict[str, float]:
+    """Return when certificates expire, by the names of metrics."""
+    found = {name: at() for name, at in expires.items()}
+    return {f"{name}_expires_timestamp_seconds": at.timestamp() for name, at in found.items() if at is not None}
+
+
+async def _tell_how_to_enter(app: FastAPI, config: CloudConfig, url: str) -> None:
+    """Say that everybody may enter, or at the first start how the first operator does."""
+    if config.http.open:
+        _log.warning("[http] open: everybody on this machine may do everything, nobody signs in")
+        return
+    secret = await app.state.accounts.first_link()
+    if secret is not None:
+        _log.warning("there are no accounts yet: open %s/link/%s within 24 hours to make yours", url, secret)
 
 
 async def _open_store(config: CloudConfig) -> Store:

@@ -159,7 +159,7 @@ class Platform:
             config = CloudConfig(
                 broker=self.broker.config(),
                 database=DatabaseConfig(embedded=self.options.data_dir / "postgres"),
-                http=HttpConfig(port=port),
+                http=HttpConfig(port=port, open=True),
                 ingest=IngestConfig(future_limit_s=_FUTURE_LIMIT_S),
             )
             try:

@@ -13,12 +13,12 @@ from time import monotonic
 
 from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.passwords import Hasher, check_password
-from meterway.cloud.access.people import Row, check_login, check_name
+from meterway.cloud.access.people import check_login, check_name
 from meterway.cloud.access.secret import csrf_token_of, digest_of, new_secret
 from meterway.cloud.access.tries import Tries
 from meterway.cloud.access.viewer import NOBODY, Role, Viewer
 from meterway.cloud.problems import HttpError
-from meterway.cloud.store import Store
+from meterway.cloud.store import Row, Store
 
 IDLE = timedelta(hours=12)
 """A session that is not used for so long is over."""
@@ -254,7 +254,7 @@ class Accounts:
         """Change the password of a viewer, end all their sessions, and begin a new one.
 
         Raises:
-            HttpError: 401, the old one is wrong; 429, too many tries.
+            HttpError: 403, the old one is wrong; 429, too many tries.
             BadDataError: the new one is not as it must be.
             TransientError: the database is away.
         """
@@ -271,7 +271,7 @@ class Accounts:
         self._by_login.failed(who.actor, now_s)
         rows = await self._store.fetch(_BY_LOGIN, who.actor)
         if not await self._hasher.verify(old[:1000], rows[0]["password_hash"] if rows else None):
-            raise HttpError(401, "The old password is wrong.", reason="wrong-password")
+            raise HttpError(403, "The old password is wrong.", reason="wrong-password")
         self._by_login.succeeded(who.actor)
 
     async def invite(self, login: str, role: Role, tenant_key: int | None, name: str = "") -> str:

@@ -110,7 +110,7 @@ class AuditLog:
         try:
             await self.flush()
         except MeterwayError as error:
-            _log.error("! %d entries of the audit log are lost: %s", len(self._waiting), error)  # noqa: TRY400
+            _log.error("! %d entries of the audit log are lost: %s", len(self._waiting), error)
 
     async def _write(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What every request passes after the guard: who asks, and whether they may. Nothing is open but what ``rules`` says."""
+"""What every request passes after the guard: who asks, and whether they may. What ``rules`` does not open is shut."""
 
 from urllib.parse import quote
 
@@ -57,8 +57,8 @@ class Access:
                 who = await self._accounts.by_token(secret.strip()) if kind.lower() == "bearer" else None
                 why = "The token is not known, expired or revoked"
             else:
-                secret = session_secret(scope["scheme"], headers)
-                who = await self._accounts.by_session(secret) if secret else None
+                in_cookie = session_secret(scope["scheme"], headers)
+                who = await self._accounts.by_session(in_cookie) if in_cookie else None
                 why = "Sign in first, or send an API token as `Authorization: Bearer mw_...`"
         except TransientError as error:
             raise database_away() from error
@@ -78,7 +78,8 @@ def set_session(response: Response, secret: str | None, *, scheme: str, headers:
     is_secure = scheme == "https" or headers.get("origin", "").startswith("https://")
     name = SECURE_COOKIE if is_secure else COOKIE
     if secret is None:
-        response.delete_cookie(name, httponly=True, samesite="lax", secure=is_secure)
+        response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+        response.delete_cookie(SECURE_COOKIE, httponly=True, samesite="lax", secure=True)
     else:
         response.set_cookie(name, secret, httponly=True, samesite="lax", secure=is_secure, max_age=7 * 86_400)
 

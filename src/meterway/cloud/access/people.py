@@ -1,7 +1,4 @@
-"""Accounts, tokens, households and tenants as the API shows and takes them, and their statements. Pure.
-
-Statements that change something take the tenant of who asks (None: all), and do nothing to what is another tenant's.
-"""
+"""Accounts, sessions, tokens, households and tenants as the API shows and takes them. Pure."""
 
 import re
 from datetime import datetime
@@ -13,10 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from meterway.cloud.access.rules import Permission
 from meterway.cloud.access.viewer import Role
 from meterway.cloud.answers import Row
-from meterway.cloud.query import Statement
 from meterway.core.errors import BadDataError
-
-__all__ = ["Row"]
 
 LIMIT_NAME_CHARACTERS = 80
 LIMIT_TOKENS = 50
@@ -132,8 +126,6 @@ class AccountAnswer(_Answer, frozen=True):
     role: Role
     tenant_id: str | None
     disabled: bool
-    can_sign_in: bool
-    """Whether they have a password, or sign in elsewhere."""
     created_time: datetime
     last_sign_in_time: datetime | None
 
@@ -169,6 +161,7 @@ class LinkAnswer(_Answer, frozen=True):
 
     login: str
     link: str
+    """Its path; put the address of the cloud before it."""
     expires_time: datetime
 
 

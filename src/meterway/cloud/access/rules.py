@@ -114,7 +114,7 @@ def find(method: str, path: str) -> Found:
     exact = RULES.get(f"{asked} {path}") if "{" not in path else None
     if exact is not None:
         return Found(exact, ())
-    methods = {}
+    methods: dict[str, Demand] = {}
     for each, pattern, demand in _PATTERNS:
         if pattern.fullmatch(path):
             methods.setdefault(each, demand)
@@ -144,8 +144,8 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _patterns() -> list[tuple[str, re.Pattern[str], Demand]]:
-    split = [(*rule.split(" ", 1), demand) for rule, demand in RULES.items()]
-    return [(method, _pattern(path), demand) for method, path, demand in split]
+    split = [(rule.partition(" "), demand) for rule, demand in RULES.items()]
+    return [(method, _pattern(path), demand) for (method, _, path), demand in split]
 
 
 _PATTERNS = _patterns()

@@ -1,6 +1,4 @@
-"""The secrets of sessions, tokens and links: 256 random bits each, of which only a digest is stored. Pure but for the
-randomness of the system.
-"""
+"""The secrets of sessions, tokens and links: 256 random bits each, of which only a digest is stored."""
 
 import secrets
 from hashlib import sha256

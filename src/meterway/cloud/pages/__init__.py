@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from meterway import __version__
 from meterway.cloud.access import rules
-from meterway.cloud.access.viewer import EVERYBODY, NOBODY, viewer
+from meterway.cloud.access.viewer import EVERYBODY, NOBODY, Viewer, viewer
 
 _FOLDER = Path(str(files("meterway.cloud.pages")))
 
@@ -26,6 +26,7 @@ class Link(NamedTuple):
 
 LINKS = (
     Link("/", "Meters"),
+    Link("/devices", "Devices"),
     Link("/people", "People"),
     Link("/audit", "Audit"),
     Link("/account", "Account"),
@@ -49,14 +50,18 @@ def add_page(app: FastAPI, path: str, template: str) -> None:
         return page(template, path=request.url.path)
 
 
+def home_of(who: Viewer) -> str:
+    """Return the first page that somebody may open."""
+    return next(link.path for link in LINKS if _may_open(who, link))
+
+
 def page(template: str, *, status: int = 200, path: str = "", **values: object) -> Response:
     """Return a page as the viewer of this request sees it; ``values`` are the template's own."""
     who = viewer.get()
-    links = [link for link in LINKS if (demand := rules.find("GET", link.path).demand) and rules.meets(who, demand)]
     text = _templates.get_template(template).render(
         version=__version__,
         path=path,
-        links=[] if who is NOBODY else links,
+        links=[] if who is NOBODY else [link for link in LINKS if _may_open(who, link)],
         may=rules.permissions(who),
         actor=who.actor,
         open=who is EVERYBODY,
@@ -64,6 +69,11 @@ def page(template: str, *, status: int = 200, path: str = "", **values: object) 
         **values,
     )
     return HTMLResponse(text, status, headers={"Cache-Control": "no-cache"})
+
+
+def _may_open(who: Viewer, link: Link) -> bool:
+    demand = rules.find("GET", link.path).demand
+    return demand is not None and rules.meets(who, demand)
 
 
 _templates = Environment(loader=PackageLoader("meterway.cloud", "pages/templates"), autoescape=True)

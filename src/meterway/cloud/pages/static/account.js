@@ -1,0 +1,109 @@
+// The own account: password, API tokens, sessions.
+
+import { request } from "./api.js";
+import { byId, element, text } from "./dom.js";
+import { moment } from "./format.js";
+
+const WORDS = {
+  read: "read meters and readings",
+  write: "change meters, delete readings",
+  devices: "enrol devices",
+  people: "manage people",
+  audit: "read the audit log",
+  export: "export personal data",
+  research: "ask about many households",
+};
+
+function show(id, message) {
+  text(byId(id), message);
+  byId(id).hidden = !message;
+}
+
+function listItem(title, sub, button, onClick) {
+  const head = element("div", { className: "item-head" }, element("strong", { textContent: title }));
+  const item = element("li", {}, head, element("p", { className: "muted", textContent: sub }));
+  if (button) {
+    const made = element("button", { className: "button", type: "button", textContent: button });
+    made.addEventListener("click", () => onClick().catch((error) => show("token-error", error.message)));
+    item.append(element("div", { className: "actions" }, made));
+  }
+  return item;
+}
+
+async function loadTokens() {
+  const { content } = await request("/v1/tokens");
+  byId("tokens-empty").hidden = content.length > 0;
+  byId("tokens").replaceChildren(
+    ...content.map((token) => {
+      const used = token.lastUsedTime ? `last used ${moment(new Date(token.lastUsedTime))}` : "never used";
+      const sub = `${token.scopes.join(", ")} · until ${moment(new Date(token.expiresTime))} · ${used}`;
+      return listItem(token.name, sub, "Revoke", async () => {
+        await request(`/v1/tokens/${token.tokenId}`, { method: "DELETE" });
+        await loadTokens();
+      });
+    }),
+  );
+}
+
+async function loadSessions() {
+  const { content } = await request("/v1/sessions");
+  byId("sessions").replaceChildren(
+    ...content.map((session) => {
+      const title = session.current ? "This browser" : "Another browser";
+      const sub = `since ${moment(new Date(session.createdTime))} · last used ${moment(new Date(session.lastUsedTime))}`;
+      if (session.current) return listItem(title, sub);
+      return listItem(title, sub, "Sign out there", async () => {
+        await request(`/v1/sessions/${session.sessionId}`, { method: "DELETE" });
+        await loadSessions();
+      });
+    }),
+  );
+}
+
+function scopeBox(name) {
+  const box = element("input", { type: "checkbox", value: name, checked: name === "read" });
+  return element("label", { className: "check" }, box, ` ${WORDS[name] ?? name}`);
+}
+
+async function makeToken(event) {
+  event.preventDefault();
+  show("token-error", "");
+  const scopes = [...byId("token-scopes").querySelectorAll("input:checked")].map((box) => box.value);
+  try {
+    const body = { name: byId("token-name").value, scopes, days: Number(byId("token-days").value) };
+    const token = await request("/v1/tokens", { method: "POST", body });
+    const code = element("code", { textContent: token.token });
+    byId("token-new").replaceChildren("Copy it now, it is not shown again: ", code);
+    byId("token-new").hidden = false;
+    byId("token-form").reset();
+    await loadTokens();
+  } catch (error) {
+    show("token-error", error.message);
+  }
+}
+
+async function changePassword(event) {
+  event.preventDefault();
+  try {
+    const body = { old: byId("old").value, new: byId("new").value };
+    await request("/v1/account/password", { method: "POST", body });
+    location.reload(); // the session is a new one, and so is its token against forged requests
+  } catch (error) {
+    show("password-said", error.message);
+  }
+}
+
+async function signOut() {
+  await request("/v1/sign-out", { method: "POST" });
+  location.assign("/sign-in");
+}
+
+const me = await request("/v1/account");
+text(byId("me"), [me.name, me.role, me.tenantId ?? "all tenants"].filter(Boolean).join(" · "));
+if (byId("token-form")) {
+  byId("token-scopes").append(...me.permissions.map(scopeBox));
+  byId("token-form").addEventListener("submit", makeToken);
+  byId("password-form").addEventListener("submit", changePassword);
+  byId("sign-out").addEventListener("click", signOut);
+  await Promise.all([loadTokens(), loadSessions()]);
+}

@@ -1,0 +1,30 @@
+// Signing in, and back to the page that was asked for.
+
+import { request } from "./api.js";
+import { byId, text } from "./dom.js";
+
+/** Where to go: a path of this site only. */
+function next(home) {
+  const asked = new URLSearchParams(location.search).get("next");
+  if (!asked) return home;
+  const url = new URL(asked, location.origin);
+  return url.origin === location.origin ? url.pathname : home;
+}
+
+byId("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = event.submitter;
+  button.disabled = true;
+  byId("error").hidden = true;
+  try {
+    const body = { login: byId("login").value, password: byId("password").value };
+    const me = await request("/v1/sign-in", { method: "POST", body });
+    location.assign(next(me.home));
+  } catch (error) {
+    text(byId("error"), error.message);
+    byId("error").hidden = false;
+    byId("password").select();
+    button.disabled = false;
+  }
+});
+byId("login").focus();
