@@ -70,7 +70,9 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
 
         meter_ids = [meter_id for meters in shared for meter in meters for meter_id in meter.mapper.meter_ids]
         receipts = {receipt_topic(meter_id): on_receipt for meter_id in meter_ids}
-        bus = await stack.enter_async_context(MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts))
+        bus = await stack.enter_async_context(
+            MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts, clean_session=True)
+        )
         relay = Relay(spool, bus, config.relay)
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool, sign=signer.sign if signer else None)

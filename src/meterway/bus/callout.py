@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -155,7 +156,7 @@ class Callout:
         port: int,
         password: str,
         static_users: Sequence[str],
-        on_refusal: Callable[[Refusal], None],
+        on_refusal: Callable[[Refusal], object],
     ) -> None:
         self._directory = directory
         self._issuer = issuer
@@ -165,6 +166,7 @@ class Callout:
         self._on_refusal = on_refusal
         self._nats = Client()
         self._task: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._allowance = Allowance()
         self._seen: dict[int, tuple[int, int]] = {}
         self._connections: Counter[str] = Counter()
@@ -190,12 +192,14 @@ class Callout:
             await self._nats.flush()
         except (OSError, NatsError) as error:
             raise TransientError(f"nats-server at {self._url} cannot be reached: {error}") from error
+        self._leaving.clear()
         self._task = asyncio.create_task(self._watch(), name="meterway.bus.callout")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leaving.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -216,9 +220,18 @@ class Callout:
         except BadDataError as error:
             _log.warning("! nats-server asks who may log in, and cannot be understood: %s", error)
             return
+        await self._count_again(request.connect_opts.user)
         verdict = self._verdict(request)
         answer = _Answer(sub=request.user_nkey, aud=request.server_id.id, nats=verdict)
         await message.respond(self._issuer.sign(answer, now_s=int(time.time())).encode())
+
+    async def _count_again(self, name: str) -> None:
+        """Look how many connections the user has, if it seems to have too many: some may have ended since."""
+        device = self._directory.find(name)
+        limit = device.grant.limit_connections if device is not None else None
+        if limit is not None and self._connections[name] >= limit:
+            with suppress(TransientError):
+                self._connections[name] = len([each async for each in self._list(name)])
 
     def _verdict(self, request: LoginRequest) -> _Verdict:
         name = request.connect_opts.user
@@ -246,13 +259,15 @@ class Callout:
         return device
 
     async def _watch(self) -> None:
-        while True:
+        while not self._leaving.is_set():  # a cancellation alone can be lost in ``wait_for``, which nats-py uses
             began_s = time.monotonic()
             try:
                 await self._look()
             except TransientError as error:
                 _log.warning("! %s; connections are not watched meanwhile", error)
-            await asyncio.sleep(max(LOOK_EVERY_S, (time.monotonic() - began_s) / LOOK_SHARE))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(LOOK_EVERY_S, (time.monotonic() - began_s) / LOOK_SHARE)):
+                    await self._leaving.wait()
 
     async def _look(self) -> None:
         """Look at all connections, and end those that must not be."""

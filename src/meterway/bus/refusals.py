@@ -21,11 +21,14 @@ LIMIT_REMEMBERED = 1024
 LIMIT_TEXT = 256
 """Names and topics are cut to so many characters: they are a stranger's."""
 
+UNFIT_TOPIC = "A topic has a space, which NATS does not take; it ended the connection."
+
 _NATS = re.compile(r'\[ERR\] \S+ - mid:\d+ - ("(?:[^"\\]|\\.)*") - (.*)', re.DOTALL)
 _NATS_VIOLATION = re.compile(
     r'(Publish|Subscription) Violation - (?:User ("(?:[^"\\]|\\.)*"), )?Subject ("(?:[^"\\]|\\.)*")'
 )
 _NATS_LOGIN = re.compile(r'authentication error - User ("(?:[^"\\]|\\.)*")')
+_NATS_UNFIT = "not supported for MQTT topics"
 _MOSQUITTO = re.compile(r"Denied PUBLISH from (.*) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \(\d+ bytes\)\)")
 
 
@@ -65,6 +68,8 @@ def parse_nats(line: str) -> Refusal | None:
         )
     if login := _NATS_LOGIN.match(said):
         return Refusal(kind="login", username=_unquoted(login[1]), client_id=client_id)
+    if _NATS_UNFIT in said:
+        return Refusal(kind="publish", username=None, client_id=client_id, detail=UNFIT_TOPIC)
     return None
 
 

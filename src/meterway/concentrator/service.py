@@ -42,6 +42,7 @@ async def run(config: ConcentratorConfig, *, ready: Callable[[], None]) -> None:
             f"meterway-concentrator-cloud-{config.id}",
             will=Will(topic, _last_will()),
             at_most_once={topics.receipt_topic(config.id): take_receipt},
+            clean_session=True,
         )
         relay = Relay(spool, cloud, config.relay, retain=is_retained)
         intake = Intake(config, spool)
