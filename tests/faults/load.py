@@ -23,6 +23,7 @@ from faults.proxy import Link, link_to
 from faults.truth import GOOD, Truth, Verdict, judge, truth_of
 from meterway.adapter.config import AdapterConfig
 from meterway.bus.bus import BrokerConfig
+from meterway.bus.mqtt import answers
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
 from meterway.concentrator.config import ConcentratorConfig
@@ -222,6 +223,14 @@ class Load(Platform):
 
         await until(reached, "new readings are stored again")
         return time.monotonic() - started_s
+
+    async def back(self, victim: str) -> str:
+        """Return how long a killed broker itself took to be there again, as a note; nothing for other victims."""
+        if victim not in self._brokers:
+            return ""
+        started_s, config = time.monotonic(), self._brokers[victim].config()
+        await until(lambda: answers(config), f"{victim} answers")
+        return f"it answers after {time.monotonic() - started_s:.1f} s"
 
     async def newest(self) -> dict[str, int]:
         """Return the highest stored sequence number of each meter; nothing while the database does not answer."""

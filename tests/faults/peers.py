@@ -63,6 +63,8 @@ class Sender:
     def __init__(self, port: int) -> None:
         self._infos: list[MQTTMessageInfo] = []
         self._client = Client(CallbackAPIVersion.VERSION2, client_id="sender", clean_session=False)
+        self._acknowledged: set[int] = set()
+        self._client.on_publish = lambda _client, _data, mid, *_: self._acknowledged.add(mid)
         self._client.max_inflight_messages_set(1000)
         self._client.reconnect_delay_set(1, 2)
         self._client.connect("127.0.0.1", port)
@@ -80,7 +82,7 @@ class Sender:
             await asyncio.sleep(PAUSE_S)
 
     def acknowledged(self) -> set[str]:
-        return {payload_of(number) for number, info in enumerate(self._infos) if info.is_published()}
+        return {payload_of(number) for number, info in enumerate(self._infos) if info.mid in self._acknowledged}
 
     def close(self) -> None:
         self._client.disconnect()
