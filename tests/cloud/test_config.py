@@ -20,6 +20,15 @@ def test_an_empty_file_is_a_cloud_on_loopback() -> None:
     assert config.ingest.filters == ("concentrator/#",)
 
 
+def test_certificates_lie_beside_the_data() -> None:
+    both = '[http]\nhost = "192.0.2.7"\n[database]\nembedded = "/var/lib/x/postgres"\n'
+    assert load(both).certificate_dir == Path("/var/lib/x/certificates")
+    embedded = both + '[embedded_broker]\ndata_dir = "/var/lib/x/broker"\n'
+    assert load(embedded).certificate_dir == Path("/var/lib/x/broker/certificates")
+    assert load(embedded.replace("[http]", '[http]\ncertificate_dir = "/c"')).certificate_dir == Path("/c")
+    assert load('[http]\nhost = "192.0.2.7"').certificate_dir is None
+
+
 def test_what_is_written_is_read_again() -> None:
     config = load('role = "ingest"\nworker = "b"\n[database]\nembedded = "/var/lib/x"\n[ingest]\nbatch_limit = 100\n')
     assert load(dump_config(config)) == config
@@ -32,7 +41,12 @@ def test_what_is_written_is_read_again() -> None:
         ("[ingest]\nstrikt = true", "cloud.toml: Object contains unknown field `strikt`.*did you mean `strict`"),
         ('[database]\ndsn = "postgresql://"', "unknown field `dsn`.*did you mean `dsn_file`"),
         ('[database]\nembedded = "a"\ndsn_file = "b"', "has both embedded and dsn_file: keep one"),
-        ('[http]\nhost = "0.0.0.0"', "is not a loopback address .* no accounts and no TLS yet"),
+        ('[http]\nhost = "0.0.0.0"', "names is empty, .*say how other machines call this one"),
+        ('[http]\nhost = "192.0.2.7"\nopen = true', "open lets everybody do everything, so host .* loopback address"),
+        ('[http]\nnames = ["https://h"]', "'https://h' is no host name and no address"),
+        ("[http]\nredirect_port = 80", "redirect_port leads to https"),
+        ('[http]\nhost = "192.0.2.7"\nport = 80\nredirect_port = 80', "port and redirect_port are both 80"),
+        ('[http]\nkey_file = "k"', "key_file stands without certificate_file"),
         ("[http]\nport = 70000", "<= 65535"),
         ('[ingest]\nfilters = ["#"]', "does not begin with concentrator/"),
         ("[ingest]\nfilters = []", "filters is empty"),

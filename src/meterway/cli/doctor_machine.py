@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import msgspec
 
 from meterway.adapter.doctor.check import Check
 from meterway.core.errors import MeterwayError, SetupError
+from meterway.core.hosts import in_url, reached_at
 from meterway.secret_store import SecretStore, secret_name
 
 if TYPE_CHECKING:
@@ -91,9 +93,13 @@ def _http(config: "HttpConfig") -> Check:
             taken = error.strerror or str(error)
         else:
             return Check("http", ok=True, detail=f"{where} is free")
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"{in_url(reached_at(config.host))}:{config.port}"
+    url = f"{'https' if config.speaks_tls else 'http'}://{address}/healthz"
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent, and nobody else can have taken a port of this machine
     try:
-        with urllib.request.urlopen(f"http://{host}:{config.port}/healthz", timeout=_CONNECT_TIMEOUT_S):
+        with urllib.request.urlopen(url, timeout=_CONNECT_TIMEOUT_S, context=context):  # noqa: S310 - our own address
             return Check("http", ok=True, detail=f"a cloud answers on {where}")
     except OSError:
         return Check("http", ok=False, detail=f"{where}: {taken}", fix="choose another `port` under [http]")

@@ -4,17 +4,21 @@ Stops: other sites that point their name at this machine (DNS rebinding), other 
 user's browser, and bodies that are too long. Says so with a problem. There is no CORS: no other site may read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meterway.cloud.problems import HttpError
+from meterway.core.hosts import LOOPBACK_NAMES, in_url, is_public_name
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LIMIT_BODY_BYTES = 256 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+STRICT_TRANSPORT = "max-age=31536000"
+"""For a year a browser uses TLS alone. Only under a public name: one such as ``pi.local`` may be another machine's
+tomorrow, or have a page without TLS beside ours."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -35,7 +39,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = (), limit_bytes: int = LIMIT_BODY_BYTES) -> None:
         self._app = app
-        self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
+        self._hosts = named_hosts(hosts)
         self._limit_bytes = limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,37 +53,39 @@ class Guard:
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
+                if is_tls and is_public_name(host_name(request.get("host", ""))):
+                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT
             await send(message)
 
+        request, is_tls = Headers(scope=scope), scope["scheme"] == "https"
         try:
-            self._check(scope["method"], Headers(scope=scope))
+            self._check(scope["method"], request, is_tls=is_tls)
         except HttpError as error:
             await error.response()(scope, receive, send_with_headers)
             return
         await self._app(scope, self._limited(receive), send_with_headers)
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, method: str, headers: Headers, *, is_tls: bool) -> None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
             named = ", ".join(hosts)[:200] or "none"
             raise HttpError(
                 421,
-                f"The Host header names {named}, which is not this machine: use http://localhost.",
+                f"The Host header names {named}, which is not this machine: use localhost, or a name that stands in "
+                "`[http] names`.",
                 reason="wrong-host",
             )
         if method not in SAFE_METHODS:
-            self._check_origin(hosts[0], headers)
+            self._check_origin(hosts[0], headers, is_tls=is_tls)
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self._limit_bytes:
             raise self._too_long()
 
-    def _check_origin(self, host: str, headers: Headers) -> None:
+    def _check_origin(self, host: str, headers: Headers, *, is_tls: bool) -> None:
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
-        if (origin is not None and urlsplit(origin).netloc.lower() != host.lower()) or site not in (
-            "same-origin",
-            "none",
-        ):
+        # Without TLS of ours a proxy may have it; with it, a page that came without may be anybody's.
+        if (origin is not None and not _is_same(origin, host, is_tls=is_tls)) or site not in ("same-origin", "none"):
             raise HttpError(
                 403,
                 "This request comes from the page of another site; only Meterway's own page and programs may send it.",
@@ -109,6 +115,16 @@ class Guard:
         return HttpError(
             413, f"The body is longer than {self._limit_bytes} bytes; send a smaller query.", reason="body-too-long"
         )
+
+
+def _is_same(origin: str, host: str, *, is_tls: bool) -> bool:
+    parts = urlsplit(origin)
+    return parts.netloc.lower() == host.lower() and (parts.scheme == "https" or not is_tls)
+
+
+def named_hosts(names: Collection[str]) -> frozenset[str]:
+    """Return what may stand in a Host header for loopback and ``names``, without port."""
+    return frozenset(in_url(name.lower()) for name in (*LOOPBACK_NAMES, *names))
 
 
 def host_name(host: str) -> str:

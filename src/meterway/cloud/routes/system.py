@@ -75,7 +75,10 @@ def _metrics(api: Context) -> str:
     for (route, method, status), count in sorted(api.requests.items()):
         labels = f'route="{route}",method="{method}",status="{status}"'
         lines.append(f"meterway_http_requests_total{{{labels}}} {count}")
-    gauges = {"meterway_live_clients": api.live.clients}
+    gauges: dict[str, float] = {
+        "meterway_live_clients": api.live.clients,
+        **{f"meterway_{name}": value for name, value in api.gauges().items()},
+    }
     counters = {
         "meterway_live_events_total": api.live.events,
         "meterway_live_dropped_total": api.live.dropped,
