@@ -21,7 +21,7 @@ async def kill(setup: Setup, victim: str, folder: Path, chance: random.Random) -
     async with Load(folder, setup) as load:
         await load.flows(chance.randrange(100, 500))
         await load.send(victim, signal.SIGKILL)
-        recovery_s, note = await asyncio.gather(load.recovered(), load.back(victim))
+        recovery_s, note = await asyncio.gather(load.recovered(), load.answers_after(victim))
         await load.flows()
         return result_of(*await load.settle(), recovery_s, note)
 

@@ -224,7 +224,7 @@ class Load(Platform):
         await until(reached, "new readings are stored again")
         return time.monotonic() - started_s
 
-    async def back(self, victim: str) -> str:
+    async def answers_after(self, victim: str) -> str:
         """Return how long a killed broker itself took to be there again, as a note; nothing for other victims."""
         if victim not in self._brokers:
             return ""
