@@ -1,12 +1,16 @@
-"""``meterway cloud``: the cloud as a process; ``cloud backup`` and ``cloud restore`` of its database."""
+"""``meterway cloud``: the cloud as a process; ``invite``, and ``backup`` and ``restore`` of its database."""
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from meterway.cli.config import read_config
 from meterway.cli.output import json_option, print_json, run_service, start_logging
+
+if TYPE_CHECKING:
+    from meterway.cloud.access.viewer import Role
 
 _CONFIG = click.option(
     "--config",
@@ -34,6 +38,7 @@ def cloud(context: click.Context, *, config_path: Path | None, verbose: bool, as
     \b
     Examples:
       meterway cloud --config cloud.toml
+      meterway cloud invite --config cloud.toml ada
       meterway cloud backup --config cloud.toml meterway.backup
     """
     if context.invoked_subcommand is not None:
@@ -112,6 +117,38 @@ def restore(config_path: Path, file: Path, *, replace: bool, as_json: bool) -> N
         print_json({"file": str(file), "meters": content.meters, "readings": content.readings})
     else:
         click.echo(f"restored {content.meters} meters, {content.readings} readings; now start the cloud")
+
+
+@cloud.command(short_help="Print a one-time link for an account; makes the account if need be.")
+@_CONFIG
+@click.option(
+    "--role",
+    type=click.Choice(["operator", "auditor", "member", "researcher"]),
+    default="operator",
+    show_default=True,
+    help="Of an account that is new.",
+)
+@click.option("--tenant", "tenant_id", help="Of an account that is new.  [default: all; of a member the first]")
+@click.argument("login")
+@json_option
+def invite(config_path: Path, role: "Role", tenant_id: str | None, login: str, *, as_json: bool) -> None:
+    """Print a link with which LOGIN sets name and password, once and within a day; also for a forgotten password.
+
+    \b
+    Examples:
+      meterway cloud invite --config cloud.toml ada
+      meterway cloud invite --config cloud.toml --role member --tenant north ben@example.org
+    """
+    from meterway.cloud.config import CloudConfig
+    from meterway.cloud.invite import invited
+
+    start_logging()
+    config = read_config(config_path, CloudConfig)
+    link = asyncio.run(invited(config, login, role, tenant_id))
+    if as_json:
+        print_json({"login": login, "link": link})
+    else:
+        click.echo(link)
 
 
 def _tell(line: str) -> None:

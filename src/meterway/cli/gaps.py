@@ -1,8 +1,10 @@
 """``meterway gaps``: which readings are missing, and why."""
 
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -29,6 +31,11 @@ _DAY = click.DateTime(formats=["%Y-%m-%d"])
     help="The cloud's configuration, on its own machine; the cloud must be running.",
 )
 @click.option("--url", help="Where the cloud is, in place of --config: http://localhost:8080")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file with an API token that may `read`; or in METERWAY_TOKEN.",
+)
 @click.option("--meter", "meter_id", help="Only this meter.")
 @click.option("--from", "first", type=_DAY, help="The first day (UTC).  [default: six days before the last]")
 @click.option("--to", "last", type=_DAY, help="The last day.  [default: today]")
@@ -37,6 +44,7 @@ def gaps(
     config_path: Path | None,
     *,
     url: str | None,
+    token_file: Path | None,
     meter_id: str | None,
     first: datetime | None,
     last: datetime | None,
@@ -55,13 +63,13 @@ def gaps(
     \b
     Examples:
       meterway gaps --config cloud.toml
-      meterway gaps --url http://localhost:8080 --from 2026-11-01 --to 2026-11-30
+      meterway gaps --url http://localhost:8080 --token-file token --from 2026-11-01 --to 2026-11-30
       meterway gaps --config cloud.toml --json | jq 'select(.percent < 99)'
     """
     base = _address(config_path, url)
     query = {name: f"{day:%Y-%m-%d}" for name, day in (("from", first), ("to", last)) if day is not None}
     lost = 0
-    for each in _summaries(base, meter_id, query):
+    for each in _summaries(base, _token(token_file), meter_id, query):
         lost += each.lost
         if as_json:
             print_json(each)
@@ -93,7 +101,23 @@ def _address(config_path: Path | None, url: str | None) -> str:
     return f"http://{host}:{http.port}"
 
 
-def _summaries(base: str, meter_id: str | None, query: dict[str, str]) -> Iterator["CompletenessSummary"]:
+def _token(file: Path | None) -> str | None:
+    """Return the API token to send, if there is one.
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    if file is None:
+        return os.environ.get("METERWAY_TOKEN")
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"--token-file {file} cannot be read: {error}") from error
+
+
+def _summaries(
+    base: str, token: str | None, meter_id: str | None, query: dict[str, str]
+) -> Iterator["CompletenessSummary"]:
     """Ask for the meters, page by page.
 
     Raises:
@@ -105,7 +129,8 @@ def _summaries(base: str, meter_id: str | None, query: dict[str, str]) -> Iterat
 
     from meterway.cloud.ledger_answers import CompletenessAnswer, CompletenessList
 
-    with httpx.Client(base_url=base, timeout=_TIMEOUT_S) as client:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(base_url=base, timeout=_TIMEOUT_S, headers=headers) as client:
         try:
             if meter_id is not None:
                 answer = _asked(client, f"/v1/meters/{quote(meter_id, safe='')}/completeness", query)
@@ -130,6 +155,11 @@ def _asked(client: "httpx.Client", path: str, query: dict[str, str]) -> bytes:
     answer = client.get(path, params=query)
     if answer.is_success:
         return answer.content
+    if answer.status_code == HTTPStatus.UNAUTHORIZED:
+        raise SetupError(
+            f"{client.base_url} wants to know who asks: make an API token on its page Account, and name its file with "
+            "--token-file (or set METERWAY_TOKEN)"
+        )
     try:
         detail = msgspec.json.decode(answer.content)["detail"]
     except (msgspec.DecodeError, TypeError, KeyError):

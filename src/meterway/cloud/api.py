@@ -36,7 +36,7 @@ from meterway.cloud.routes.devices import devices_router
 from meterway.cloud.routes.enrolment import enrolment_router
 from meterway.cloud.routes.kept_aside import kept_aside_router
 from meterway.cloud.routes.meters import meters_router
-from meterway.cloud.routes.readings import readings_router
+from meterway.cloud.routes.readings import DeletedAnswer, readings_router
 from meterway.cloud.routes.signing_keys import signing_keys_router
 from meterway.cloud.routes.system import RequestCounter, system_router
 from meterway.cloud.store import Store
@@ -70,6 +70,7 @@ _KINDS = (
     enrolment.OwnAnswer,
     signing_keys.SigningKeyAnswer,
     signing_keys.SigningKeyChange,
+    DeletedAnswer,
     people.SignIn,
     people.LinkUse,
     people.PasswordChange,

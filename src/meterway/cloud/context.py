@@ -15,6 +15,7 @@ from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.viewer import viewer
 from meterway.cloud.answers import encoder
+from meterway.cloud.kept_aside import select_keys
 from meterway.cloud.live import LiveHub
 from meterway.cloud.problems import HttpError, database_away
 from meterway.cloud.query import Statement
@@ -112,13 +113,16 @@ class Context:
             ) from error
 
     async def replayed(self, ids: Sequence[int]) -> ReplayAnswer:
-        """Decide quarantined messages anew.
+        """Decide quarantined messages anew, those that the viewer of this request may see.
 
         Raises:
             HttpError: 503, nothing here can, or the database is away.
         """
         if self.replay is None:
             raise HttpError(503, "This server only reads; send the replay to one that also stores.", reason="no-replay")
+        if not viewer.get().sees_everything:
+            rows = await self.fetch(select_keys(ids))
+            ids = [row["quarantine_key"] for row in rows]
         try:
             accepted, rejected = await self.replay(ids)
         except TransientError as error:

@@ -4,6 +4,7 @@ What strangers sent stays bytes (base64) here; ``preview`` is text for eyes, wit
 """
 
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, TypeVar
 from uuid import UUID
@@ -130,6 +131,11 @@ def select_quarantined(key: int) -> Statement:
         "from quarantine where quarantine_key = $1::bigint",
         (key,),
     )
+
+
+def select_keys(keys: Sequence[int]) -> Statement:
+    """Return the statement for which of the messages there are."""
+    return Statement("select quarantine_key from quarantine where quarantine_key = any($1::bigint[])", (list(keys),))
 
 
 def select_faults(before: int | None, limit: int) -> Statement:

@@ -4,11 +4,16 @@ One listener and one query a tick serve all clients, whatever process stored the
 what changes in between is put together. Bounds: ``LIMIT_CLIENTS`` clients (further ones get a problem 503),
 ``LIMIT_METERS`` meters an event (the rest comes with the next), ``LIMIT_WAITING`` events for a client that reads too
 slowly (then it is dropped, counted in ``dropped``, and connects again by itself).
+
+Each client gets what its viewer may see: those who see everything share one query, the others have one for each viewer,
+which row-level security limits, and no counters. Whether a viewer may still come in is asked again every
+``HEARTBEAT_S``.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
@@ -16,6 +21,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from meterway.cloud.access.viewer import Viewer
 from meterway.cloud.answers import encoder
 from meterway.cloud.meters import MeterAnswer, meter_answer, select_meter_keys
 from meterway.cloud.problems import HttpError
@@ -56,13 +62,14 @@ class LiveEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     meters: tuple[MeterAnswer, ...]
     """Those that changed, with their newest values."""
     counters: Counters | None
-    """None until counted, or while counting takes too long."""
+    """None until counted, while counting takes too long, and for who does not see everything."""
 
 
 class Client:
     """One open stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
         self.waiting: asyncio.Queue[bytes | None] = asyncio.Queue(LIMIT_WAITING)
         self.open = True
 
@@ -118,8 +125,8 @@ class LiveHub:
         for client in self._clients:
             client.put(None)
 
-    def connect(self) -> Client:
-        """Add a client; its first event brings the counters.
+    def connect(self, viewer: Viewer) -> Client:
+        """Add a client; its first event brings the counters to who sees everything.
 
         Raises:
             HttpError: 503, there are too many, or we are stopping.
@@ -129,17 +136,18 @@ class LiveHub:
             raise HttpError(
                 503, f"The server {why}; try again in a moment.", reason="live-full", headers={"Retry-After": "5"}
             )
-        client = Client()
-        client.put(b"retry: 2000\n\n" + _event(LiveEvent(time=self._clock(), meters=(), counters=self._counters)))
+        client = Client(viewer)
+        counters = self._counters if viewer.sees_everything else None
+        client.put(b"retry: 2000\n\n" + _event(LiveEvent(time=self._clock(), meters=(), counters=counters)))
         self._clients.add(client)
         return client
 
     def disconnect(self, client: Client) -> None:
         self._clients.discard(client)
 
-    def _publish(self, event: bytes) -> None:
+    def _publish(self, event: bytes, clients: list[Client]) -> None:
         self.events += 1
-        for client in list(self._clients):
+        for client in clients:
             if not client.put(event):
                 self.dropped += 1
                 self._clients.discard(client)
@@ -193,24 +201,37 @@ class LiveHub:
             return
         if not keys:
             return
-        statement = select_meter_keys(keys)
-        rows = await self._store.fetch(statement.sql, *statement.args)
+        statement, now = select_meter_keys(keys), self._clock()
+        for clients in self._by_sight():
+            viewer = clients[0].viewer
+            rows = await self._store.fetch_as(viewer, statement.sql, *statement.args)
+            if rows or viewer.sees_everything:
+                meters = tuple(meter_answer(row, now) for row in rows)
+                counters = self._counters if viewer.sees_everything else None
+                self._publish(_event(LiveEvent(time=now, meters=meters, counters=counters)), clients)
         self._changed.difference_update(keys)
         if self._changed:
             self._wake.set()
-        now = self._clock()
-        meters = tuple(meter_answer(row, now) for row in rows)
-        self._publish(_event(LiveEvent(time=now, meters=meters, counters=self._counters)))
+
+    def _by_sight(self) -> list[list[Client]]:
+        """Return the clients, together those that see the same."""
+        together: defaultdict[tuple[object, ...], list[Client]] = defaultdict(list)
+        for client in self._clients:
+            who = client.viewer
+            sight = () if who.sees_everything else (who.role, who.tenant_key, who.account_key)
+            together[sight].append(client)
+        return list(together.values())
 
     async def _count(self) -> None:
         while True:
             began = asyncio.get_running_loop().time()
             before = self._counters
-            if self._clients:
+            if any(client.viewer.sees_everything for client in self._clients):
                 with suppress(MeterwayError, TimeoutError):  # the next event simply has older counters
                     self._counters = await self._counted()
             if self._counters != before:
-                self._publish(_event(LiveEvent(time=self._clock(), meters=(), counters=self._counters)))
+                event = _event(LiveEvent(time=self._clock(), meters=(), counters=self._counters))
+                self._publish(event, [client for client in self._clients if client.viewer.sees_everything])
             took_s = asyncio.get_running_loop().time() - began
             await asyncio.sleep(max(COUNT_S, COUNT_SHARE * took_s))
 
@@ -227,15 +248,19 @@ class LiveHub:
 
 
 class EventStream(Response):
-    """Sends a client its events, and ``heartbeat`` when there are none, until either side ends."""
+    """Sends a client its events, and ``heartbeat`` when there are none, until either side ends.
+
+    It ends too when ``still`` says that the viewer may no longer see it.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: LiveHub) -> None:
+    def __init__(self, hub: LiveHub, viewer: Viewer, still: Callable[[], Awaitable[bool]]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._hub = hub
-        self._client = hub.connect()
+        self._client = hub.connect(viewer)
+        self._still = still
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
@@ -252,6 +277,8 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         event: bytes | None = b""
+        now_s = asyncio.get_running_loop().time
+        asked_s = now_s()
         while event is not None and self._client.open:
             async with asyncio.timeout(SEND_S):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -260,6 +287,9 @@ class EventStream(Response):
                     event = await self._client.waiting.get()
             except TimeoutError:
                 event = b"event: heartbeat\ndata: {}\n\n"
+            if now_s() - asked_s >= HEARTBEAT_S:
+                asked_s = now_s()
+                event = event if await self._still() else None
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -27,8 +27,8 @@ State: TypeAlias = Literal["online", "waiting", "silent", "offline"]
 _ELECTRICITY = frozenset({"OBIS_1.8.0", "OBIS_2.8.0", "OBIS_1.7.0", "OBIS_2.7.0", "OBIS_16.7.0"})
 
 _SELECT = """
-select m.meter_key, m.meter_id, m.claimed, m.name, m.first_seen_time, m.concentrator_id, m.last_reading_time,
-       m.last_reading_identifier, m.last_sequence_number, m.last_fault_code, m.last_stored_time,
+select m.meter_key, m.meter_id, m.claimed, m.name, m.household_key, m.first_seen_time, m.concentrator_id,
+       m.last_reading_time, m.last_reading_identifier, m.last_sequence_number, m.last_fault_code, m.last_stored_time,
        m.status::text as status, m.status_time, m.description::text as description,
        coalesce(s.property_ids, '{}') as property_ids, coalesce(s.units, '{}') as units,
        m.last_numerical_values as numerical_values, m.last_text_values as text_values, m.last_dates as dates
@@ -55,6 +55,8 @@ class MeterAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str | None
     claimed: bool
     """Whether somebody said that this meter is known; false for one that just appeared."""
+    household_id: int | None
+    """Whose residents see it."""
     state: State
     """online: readings come. waiting: none yet. silent: none for longer than is usual. offline: says its adapter."""
     state_detail: str | None
@@ -86,6 +88,8 @@ class MeterChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     claimed: bool | UnsetType = UNSET
     name: Annotated[str, Meta(max_length=LIMIT_NAME_CHARACTERS)] | UnsetType | None = UNSET
     """null or an empty text removes the name."""
+    household_id: Annotated[int, Meta(ge=1, lt=2**31)] | UnsetType | None = UNSET
+    """Whose residents see it, from when they moved in; null: nobody's. Needs the permission ``people`` too."""
 
 
 def parse_change(body: bytes) -> MeterChange:
@@ -98,8 +102,8 @@ def parse_change(body: bytes) -> MeterChange:
         change = msgspec.json.decode(body, type=MeterChange)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadDataError(f"The body is not a change of a meter: {error}.", reason="bad-change") from error
-    if change.claimed is UNSET and change.name is UNSET:
-        raise BadDataError("Nothing to change: send `claimed`, `name` or both.", reason="bad-change")
+    if change == MeterChange():
+        raise BadDataError("Nothing to change: send `claimed`, `name` or `householdId`.", reason="bad-change")
     if isinstance(change.name, str) and not change.name.isprintable():
         raise BadDataError("`name` must not have control characters.", reason="bad-change")
     return change
@@ -124,10 +128,14 @@ def change_meter(meter_id: str, change: MeterChange) -> Statement:
     """Return the statement that changes a meter and returns its key, if it exists."""
     name = change.name.strip() or None if isinstance(change.name, str) else None
     claimed = None if change.claimed is UNSET else change.claimed
+    moves = change.household_id is not UNSET
+    household = change.household_id if isinstance(change.household_id, int) else None
     return Statement(
         "update meter set claimed = coalesce($2::boolean, claimed), "
-        "name = case when $3::boolean then $4::text else name end where meter_id = $1 returning meter_key",
-        (meter_id, claimed, change.name is not UNSET, name),
+        "name = case when $3::boolean then $4::text else name end, "
+        "household_key = case when $5::boolean then $6::integer else household_key end "
+        "where meter_id = $1 returning meter_key",
+        (meter_id, claimed, change.name is not UNSET, name, moves, household),
     )
 
 
@@ -143,6 +151,7 @@ def meter_answer(row: Row, now: datetime) -> MeterAnswer:
         meter_id=str(row["meter_id"]),
         name=_text(row["name"]),
         claimed=bool(row["claimed"]),
+        household_id=household if isinstance(household := row["household_key"], int) else None,
         state=state_of(status, _time(row["status_time"]), stored_time, now - timedelta(seconds=late_after_s)),
         state_detail=status.detail if status else None,
         physical_meter_class=description.physical_meter_class if description else _guess_class(values),

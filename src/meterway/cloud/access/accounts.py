@@ -6,6 +6,7 @@ It looks into the database at every request, so that whatever is ended ends at o
 import hmac
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -16,9 +17,10 @@ from meterway.cloud.access.passwords import Hasher, check_password
 from meterway.cloud.access.people import check_login, check_name
 from meterway.cloud.access.secret import csrf_token_of, digest_of, new_secret
 from meterway.cloud.access.tries import Tries
-from meterway.cloud.access.viewer import NOBODY, Role, Viewer
+from meterway.cloud.access.viewer import EVERYBODY, NOBODY, Role, Viewer
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Row, Store
+from meterway.core.errors import MeterwayError
 
 IDLE = timedelta(hours=12)
 """A session that is not used for so long is over."""
@@ -37,7 +39,7 @@ from session s join account a using (account_key)
 where s.digest = $1 and not a.disabled and s.expires_time > $2 and s.last_used_time > $3
 """
 
-_BY_TOKEN = """
+_BEARER = """
 select a.account_key, a.tenant_key, a.login, a.role, t.scopes, t.api_token_key, t.last_used_time
 from api_token t join account a using (account_key)
 where t.digest = $1 and not a.disabled and t.expires_time > $2 and t.revoked_time is null
@@ -46,6 +48,14 @@ where t.digest = $1 and not a.disabled and t.expires_time > $2 and t.revoked_tim
 _BY_LOGIN = """
 select a.account_key, a.tenant_key, a.login, a.role, a.disabled, p.password_hash
 from account a left join password p using (account_key) where a.login = $1
+"""
+
+_STILL = """
+select 1 from account a where account_key = $1 and not disabled and role = $2 and tenant_key is not distinct from $3
+and case when $4::bytea is not null
+    then exists (select from session s where s.digest = $4 and s.account_key = $1 and s.expires_time > $5)
+    else exists (select from api_token t where t.api_token_key = $6 and t.account_key = $1 and t.expires_time > $5
+                 and t.revoked_time is null) end
 """
 
 _USE_LINK = """
@@ -65,7 +75,7 @@ with used as (
 select * from changed
 """
 
-_SET_PASSWORD = """
+_NEW_HASH = """
 with ended as (delete from session where account_key = $1), links as (delete from sign_in_link where account_key = $1)
 insert into password (account_key, password_hash) values ($1, $2)
 on conflict (account_key) do update set password_hash = excluded.password_hash
@@ -119,7 +129,7 @@ class Accounts:
             TransientError: the database is away.
         """
         now = self._clock()
-        rows = await self._store.fetch(_BY_TOKEN, digest_of(secret), now)
+        rows = await self._store.fetch(_BEARER, digest_of(secret), now)
         if not rows:
             return None
         row = rows[0]
@@ -127,7 +137,7 @@ class Accounts:
             await self._store.fetch(
                 "update api_token set last_used_time = $2 where api_token_key = $1", row["api_token_key"], now
             )
-        return _viewer(row, scopes=frozenset(row["scopes"]))
+        return _viewer(row, scopes=frozenset(row["scopes"]), token_key=row["api_token_key"])
 
     async def sign_in(self, login: str, password: str, address: str) -> Started:
         """Begin a session with login and password.
@@ -190,17 +200,15 @@ class Accounts:
 
     async def still(self, who: Viewer) -> bool:
         """Tell whether the viewer of a long answer may still see it; False too while the database is away."""
-        rows = await self._store.fetch(
-            "select 1 from account a where account_key = $1 and not disabled and role = $2 "
-            "and tenant_key is not distinct from $3 "
-            "and ($4::bytea is null or exists (select from session s where s.digest = $4 and expires_time > $5))",
-            who.account_key,
-            who.role,
-            who.tenant_key,
-            who.session,
-            self._clock(),
-        )
-        return bool(rows)
+        if who is EVERYBODY:
+            return True
+        with suppress(MeterwayError):
+            return bool(
+                await self._store.fetch(
+                    _STILL, who.account_key, who.role, who.tenant_key, who.session, self._clock(), who.token_key
+                )
+            )
+        return False
 
     async def make_link(self, account_key: int) -> str:
         """Return the secret of a new one-time link to set the password of an account; older ones end.
@@ -260,7 +268,7 @@ class Accounts:
         """
         check_password(new, who.actor)
         await self._check_old(who, old)
-        await self._store.fetch(_SET_PASSWORD, who.account_key, await self._hasher.hash(new))
+        await self._store.fetch(_NEW_HASH, who.account_key, await self._hasher.hash(new))
         self._audit.note("changed", f"account/{who.actor}", {"changed": ["password"]}, who=who)
         return await self.start_session(who, how={"address": address, "by": "new password"})
 
@@ -320,7 +328,12 @@ def no_link() -> HttpError:
 
 
 def _viewer(
-    row: Row, *, scopes: frozenset[str] | None = None, session: bytes | None = None, csrf_token: str | None = None
+    row: Row,
+    *,
+    scopes: frozenset[str] | None = None,
+    session: bytes | None = None,
+    token_key: int | None = None,
+    csrf_token: str | None = None,
 ) -> Viewer:
     return Viewer(
         account_key=row["account_key"],
@@ -329,6 +342,7 @@ def _viewer(
         role=row["role"],
         scopes=scopes,
         session=session,
+        token_key=token_key,
         csrf_token=csrf_token,
     )
 

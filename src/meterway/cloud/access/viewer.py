@@ -28,6 +28,8 @@ class Viewer:
     """What a token may do of what the role may; None: all of it."""
     session: bytes | None = field(default=None, repr=False)
     """The digest of the session; None for a token, or nobody in particular."""
+    token_key: int | None = field(default=None, repr=False)
+    """The key of the API token; None for a session, or nobody in particular."""
     csrf_token: str | None = field(default=None, repr=False)
     """What a page of this session sends as ``X-CSRF-Token`` with what is not safe."""
 

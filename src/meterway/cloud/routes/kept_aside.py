@@ -101,6 +101,7 @@ def kept_aside_router(api: Context) -> APIRouter:
     async def replay_quarantine(request: Request) -> Response:
         """Decide messages anew, after a fix; what is still not understood stays, with the reason of this time."""
         wanted = parse_replay(await body_of(request))
+        api.audit.note("changed", "quarantine", {"replayed": wanted.ids[:100], "count": len(wanted.ids)})
         return json_answer(await api.replayed(wanted.ids))
 
     @router.get(

@@ -3,8 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from msgspec import UNSET
 
 from meterway.cloud import openapi
+from meterway.cloud.access import rules
+from meterway.cloud.access.viewer import viewer
 from meterway.cloud.context import Context, body_of, checked_meter_id, json_answer, no_meter
 from meterway.cloud.curve import (
     CurveAnswer,
@@ -31,6 +34,7 @@ from meterway.cloud.meters import (
     select_meter,
     select_meters,
 )
+from meterway.cloud.problems import HttpError
 from meterway.cloud.query import Statement
 from meterway.cloud.store import Row
 
@@ -42,6 +46,7 @@ _METER = {
     "meterId": "bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff",
     "name": "Flat 3",
     "claimed": True,
+    "householdId": 1,
     "state": "online",
     "stateDetail": None,
     "physicalMeterClass": "ELECTRICITY",
@@ -97,6 +102,7 @@ def meters_router(api: Context) -> APIRouter:
         rows = await api.fetch(select_meters(after.replace("\0", ""), limit + 1))
         now = api.clock()
         content = tuple(meter_answer(row, now) for row in rows[:limit])
+        api.audit.note("read", "meters", {"after": after, "shown": len(content)})
         return json_answer(MeterList(content=content, next_after=content[-1].meter_id if len(rows) > limit else None))
 
     @router.get(
@@ -107,21 +113,25 @@ def meters_router(api: Context) -> APIRouter:
     )
     async def show_meter(meter_id: MeterId) -> Response:
         """Show one meter."""
+        api.audit.note("read", meter_id)
         return json_answer(meter_answer(await _meter_row(api, meter_id), api.clock()))
 
     @router.patch(
         "/v1/meters/{meter_id}",
         summary="Claim or name a meter",
         responses=openapi.answers(MeterAnswer, "The meter as it is now", _METER),
-        openapi_extra=openapi.accepts(MeterChange, {"claimed": True, "name": "Flat 3"}),
+        openapi_extra=openapi.accepts(MeterChange, {"claimed": True, "name": "Flat 3", "householdId": 1}),
         response_class=Response,
     )
     async def update_meter(meter_id: MeterId, request: Request) -> Response:
         """Change what is given; the rest stays."""
         change = parse_change(await body_of(request))
+        if change.household_id is not UNSET and "people" not in rules.permissions(viewer.get()):
+            raise HttpError(403, "Households need the permission `people` too.", reason="not-permitted")
         rows = await api.fetch(change_meter(checked_meter_id(meter_id), change))
         if not rows:
             raise no_meter(meter_id)
+        api.audit.note("changed", meter_id, change)
         await api.fetch(Statement("select pg_notify($1, $2)", (CHANNEL, str(rows[0]["meter_key"]))))
         return json_answer(meter_answer(await _meter_row(api, meter_id), api.clock()))
 
@@ -135,6 +145,7 @@ def meters_router(api: Context) -> APIRouter:
         """Return power (electricity, heat) or flow (gas, water) over a local day of 23 to 25 hours."""
         local = local_day(day, zone, api.clock())
         row = await _meter_row(api, meter_id)
+        api.audit.note("read", meter_id, {"curve": local.day})
         return json_answer(await _curve(api, row, local))
 
     @router.get(
@@ -147,6 +158,7 @@ def meters_router(api: Context) -> APIRouter:
         """Return the net power of the electricity meters that send their power: the first hundred that appeared."""
         now = api.clock()
         local = local_day(day, zone, now)
+        api.audit.note("read", "meters", {"curve": local.day})
         return json_answer(total_answer(local, list(await api.fetch(select_total(local, now)))))
 
     @router.get(
@@ -164,7 +176,9 @@ def meters_router(api: Context) -> APIRouter:
     )
     async def stream_live() -> Response:
         """Stream what changes, until the client leaves."""
-        return EventStream(api.live)
+        who = viewer.get()
+        api.audit.note("read", "live")
+        return EventStream(api.live, who, lambda: api.accounts.still(who))
 
     return router
 

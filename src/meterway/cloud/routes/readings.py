@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from meterway.cloud import openapi
+from meterway.cloud.access.viewer import viewer
 from meterway.cloud.answers import (
     CSV_HEADER,
     PageAnswer,
@@ -17,13 +21,16 @@ from meterway.cloud.answers import (
     reading_answer,
 )
 from meterway.cloud.bulk import PARAMETERS, Kind, bulk_link, parse_bulk, select_meters
-from meterway.cloud.context import Context, body_of, json_answer
+from meterway.cloud.context import Context, body_of, checked_meter_id, json_answer
 from meterway.cloud.paging import encode_token, page_of, rows_of
 from meterway.cloud.query import Cursor, ReadingQuery, parse_query, select_readings
 from meterway.cloud.store import Row
+from meterway.core.errors import BadDataError
 
 BULK_ROWS = 1000
 """What the bulk download holds in memory at a time; no transaction stays open while a slow client reads."""
+LIMIT_DELETED = 100
+"""The most readings that one request deletes."""
 SLICE_ROWS = 200
 """A long answer is made in slices, so that ingest and other requests go on beside it."""
 
@@ -56,6 +63,13 @@ _ANSWER = {
 }
 
 
+class DeletedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deletion did."""
+
+    deleted: int
+    """How many of the readings were there; those of another tenant are not."""
+
+
 def readings_router(api: Context) -> APIRouter:
     """Return the routes of the readings."""
     router = APIRouter(tags=["readings"])
@@ -71,6 +85,7 @@ def readings_router(api: Context) -> APIRouter:
         """Answer the readings that match all filters; everything in the body is optional."""
         query = parse_query(await body_of(request))
         link = str(request.base_url).rstrip("/") + bulk_link(query)
+        api.audit.note("read", "readings", query)
         if query.preferred_download == "bulk":
             return json_answer(QueryAnswer(link_to_bulk=link))
         return json_answer(await _answer(api, query, link))
@@ -95,6 +110,7 @@ def readings_router(api: Context) -> APIRouter:
     async def download_readings(request: Request) -> Response:
         """Stream the whole result; memory stays bounded however long it is."""
         query, kind = parse_bulk(request.query_params.multi_items())
+        api.audit.note("exported", "readings", query)
         pages = _pages(api, query, kind)
         first = await anext(pages, None)  # so that a query that fails is a problem, not a broken download
         return StreamingResponse(
@@ -102,6 +118,27 @@ def readings_router(api: Context) -> APIRouter:
             media_type=_MEDIA_TYPES[kind],
             headers={"Content-Disposition": f'attachment; filename="{_FILE_NAMES[kind]}"'},
         )
+
+    @router.delete(
+        "/v1/meterReadings",
+        summary="Delete readings",
+        responses=openapi.answers(DeletedAnswer, "How many there were", {"deleted": 1}),
+        response_class=Response,
+    )
+    async def delete_readings(
+        reading_ids: Annotated[list[UUID], Query(alias="id", description="`readingId` of an answer; repeat for more")],
+        meter_id: Annotated[str | None, Query(alias="meterId", max_length=64, description="Only of this meter")] = None,
+    ) -> Response:
+        """Delete readings for good. What was deleted is no gap: it was delivered."""
+        if len(reading_ids) > LIMIT_DELETED:
+            raise BadDataError(f"At most {LIMIT_DELETED} readings at a time; send more requests.", reason="bad-query")
+        meter_id = None if meter_id is None else checked_meter_id(meter_id)
+        tenant_key = viewer.get().tenant_key
+        gone = await api.in_time(api.store.delete_readings(reading_ids, meter_id=meter_id, tenant_key=tenant_key))
+        for row in gone:
+            what = {"reading": row["reading_identifier"], "readingTime": row["reading_time"]}
+            api.audit.note("deleted", row["meter_id"], what)
+        return json_answer(DeletedAnswer(deleted=len(gone)))
 
     return router
 

@@ -14,8 +14,9 @@ LIMIT_UNCLAIMED_METERS = 100_000
 """So many meters register by themselves; readings of further ones go to quarantine (``too-many-meters``)."""
 
 _REGISTER = """
-insert into meter (meter_id, concentrator_id)
-select meter_id, concentrator_id from unnest($1::text[], $2::text[]) as v (meter_id, concentrator_id)
+insert into meter (meter_id, concentrator_id, tenant_key)
+select meter_id, concentrator_id, coalesce(c.tenant_key, 1)
+from unnest($1::text[], $2::text[]) as v (meter_id, concentrator_id) left join concentrator c using (concentrator_id)
 order by meter_id
 limit greatest(0, $3 - (select count(*) from meter where not claimed))
 on conflict do nothing

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import date, datetime
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from meterway.cloud.access.viewer import Viewer
-from meterway.cloud.store import ledger, migrate
+from meterway.cloud.store import ledger, migrate, removal
 from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
 from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
@@ -108,6 +109,16 @@ class Store:
             SetupError: the database is not ours, or too new or old.
         """
         return await self._writer.commit(batch, now=now)
+
+    async def delete_readings(
+        self, identifiers: Sequence[UUID], *, meter_id: str | None = None, tenant_key: int | None = None
+    ) -> list[Row]:
+        """Delete readings, and what shows their values; see ``removal``.
+
+        Raises:
+            TransientError: the database is away; all are deleted, or none.
+        """
+        return await removal.delete_readings(self._database, identifiers, meter_id=meter_id, tenant_key=tenant_key)
 
     async def enter_arrivals(self) -> None:
         """Enter into the delivery ledger all that was stored until now.

@@ -26,6 +26,7 @@ from meterway.cloud.store.rows import (
     Rejected,
     reading_rows,
 )
+from meterway.cloud.store.tenants import refuse_foreign
 from meterway.core.columns import PropertySet, ReadingColumns, ValueColumns
 from meterway.core.errors import BadDataError, TransientError
 from meterway.core.identifiers import columns_digest
@@ -209,7 +210,7 @@ class Writer:
             _StaleNamesError: something that was remembered is gone; nothing is stored.
         """
         meters = await self._names.meters(dict(filter(None, map(_meter_of, batch))))
-        kinds = _by_kind(batch, meters)
+        kinds = _by_kind(await refuse_foreign(self._database, batch), meters)
         if kinds.readings:
             judged = await signatures.judge(self._database, kinds.readings)
             kinds.readings[:] = judged.readings
