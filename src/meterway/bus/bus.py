@@ -29,6 +29,8 @@ class BrokerConfig(Table, frozen=True):
     """The key of `certificate_file`, without a password; left out: it stands in the same file."""
     plaintext: bool = False
     """Allow `mqtt://` to another machine: who is on the way reads passwords and readings, and can forge both."""
+    cloud_url: str | None = None
+    """The address of the cloud where this device was enrolled; `meterway doctor` asks there what the broker refused."""
 
     def __post_init__(self) -> None:
         if self.key_file is not None and self.certificate_file is None:
@@ -53,6 +55,9 @@ class EmbeddedBrokerConfig(Table, frozen=True, kw_only=True):
     who connects. Left out: `certificates` in the data directory."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """The MQTT port; 0 takes a free one at the first start and keeps it (`port` in the data directory says which)."""
+    store_limit_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 8 << 30
+    """The most that it keeps on the disk. Beyond, it acknowledges nothing more, and messages wait with their senders
+    until receivers have taken some."""
     sync_always: bool = False
     """Flush every message to the disk before it is acknowledged: only for foreign senders that wait for no receipts,
     at 3,000 to 4,000 messages a second."""

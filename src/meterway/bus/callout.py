@@ -140,7 +140,7 @@ def judge(request: LoginRequest, directory: Directory) -> Device | str:
         return "The device is revoked."
     if request.client_info.type != "mqtt":
         return "Devices connect by MQTT only."
-    if not owns_client_id(name, request.client_info.mqtt_id):
+    if not owns_client_id(name, device.grant, request.client_info.mqtt_id):
         return f"The client id is not {name}, or {name}: and anything."
     return device
 
@@ -204,6 +204,11 @@ class Callout:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._nats.close()
+
+    @property
+    def users(self) -> list[str]:
+        """The devices that are connected, as far as was looked."""
+        return [username for username, count in self._connections.items() if count > 0]
 
     async def end(self, username: str) -> None:
         """End all connections of a user now: it was revoked, or may do other things after its next log-in.

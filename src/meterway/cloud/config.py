@@ -134,6 +134,19 @@ class QuarantineConfig(Table, frozen=True):
     limit_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1024 * 1024 * 1024
 
 
+class DevicesConfig(Table, frozen=True):
+    """What devices that enrol are told of the broker. Where the cloud runs its own, it knows all this by itself."""
+
+    broker_url: str | None = None
+    """Where devices find the broker, `mqtts://host:port`; left out: the embedded one, under the first of its names."""
+    ca_file: Path | None = None
+    """The certificate (PEM) of the authority that signed that broker's; left out: a public one did."""
+
+    def __post_init__(self) -> None:
+        if self.ca_file is not None and self.broker_url is None:
+            raise ValueError("[devices] has ca_file without broker_url: name the broker it is for")
+
+
 class LedgerConfig(Table, frozen=True):
     """The delivery ledger: how complete each meter's readings are."""
 
@@ -160,6 +173,7 @@ class CloudConfig(Table, frozen=True):
     ingest: IngestConfig = IngestConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
     ledger: LedgerConfig = LedgerConfig()
+    devices: DevicesConfig = DevicesConfig()
     audit: AuditConfig = AuditConfig()
     role: Literal["all", "ingest", "api"] = "all"
     """What this process does: take readings in, answer queries, or both. More workers can be added at any time; only

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from meterway.bus.broker import embedded_broker
 from meterway.bus.mqtt import MqttBus
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
+from meterway.cloud.devices.guard import broker_for_devices, guarded_broker
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.keep_ledger import keep_ledger
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
@@ -21,6 +22,9 @@ from meterway.cloud.store import Bounds, Store
 from meterway.cloud.tls import server_tls
 from meterway.core.errors import SetupError, TransientError
 from meterway.delivery.confirm import Confirmer
+
+if TYPE_CHECKING:
+    from meterway.bus.broker import EmbeddedBroker
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +58,10 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
     ingest = Ingest(store, config.ingest, clock=_utc_now)
     broker = config.broker
     expires: dict[str, Callable[[], datetime | None]] = {}
+    embedded: EmbeddedBroker | None = None
     if config.embedded_broker is not None and config.role == "all":
-        embedded = await stack.enter_async_context(embedded_broker(config.embedded_broker))
-        expires["broker_certificate"] = lambda: embedded.certificate.expires if embedded.certificate else None
+        embedded = guard = await stack.enter_async_context(guarded_broker(config.embedded_broker, store, _utc_now))
+        expires["broker_certificate"] = lambda: guard.certificate.expires if guard.certificate else None
         broker = embedded.config()
         _log.info("broker at %s", broker.url)
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -76,6 +81,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             gauges=lambda: _expiries(expires),
             is_open=config.http.open,
             keep_audit=timedelta(days=config.audit.keep_days),
+            devices=broker_for_devices(config, embedded),
         )
         await _serve(app, config, stack, expires)
     if bus is not None:

@@ -1,6 +1,5 @@
 """Devices as the API shows them, and the requests about them. Pure."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
@@ -11,7 +10,7 @@ from meterway.bus.filters import matches
 from meterway.cloud.answers import Row
 from meterway.core.enrolment import LIMIT_METERS, EnrolmentRequest, Kind, RefusalItem
 from meterway.core.errors import BadDataError
-from meterway.core.grants import COLLECTOR, Grant, adapter_grant, concentrator_grant
+from meterway.core.grants import Grant, adapter_grant, collecting, concentrator_grant
 from meterway.core.topics import check_id, split_smart_meter_topic
 
 DEFAULT_DEVICES: Final = 200
@@ -177,7 +176,7 @@ def grant_of_row(row: Row) -> Grant:
     own = concentrator_grant(str(row["device_id"]))
     if not row["collects"]:
         return own
-    return replace(own, publish=own.publish + COLLECTOR.publish, read=own.read + COLLECTOR.read)
+    return collecting(own, str(row["device_id"]))
 
 
 def refusal_item(row: Row, device: Row) -> RefusalItem:

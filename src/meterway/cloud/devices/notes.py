@@ -1,4 +1,4 @@
-"""What the broker says of devices: who is there, and what it refused. Noted at once, written soon after.
+"""What the broker says of devices: who is there, and what it refused. Refusals are noted at once, written each second.
 
 Bounded: ``LIMIT_WAITING`` devices and topics wait for the database, further ones are counted in ``dropped``; of each
 device ``queries.LIMIT_REFUSALS`` topics are kept.
@@ -6,7 +6,7 @@ device ``queries.LIMIT_REFUSALS`` topics are kept.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,8 +20,6 @@ from meterway.core.errors import MeterwayError, TransientError
 
 LIMIT_WAITING: Final = 5000
 EVERY_S: Final = 1.0
-SEEN_EVERY: Final = 30
-"""In so many rounds of writing once is written who was seen."""
 
 _Key: TypeAlias = tuple[str, str, str, str]
 """User name, kind of refusal, topic, detail."""
@@ -42,17 +40,11 @@ class DeviceNotes:
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
-        self._seen: dict[str, datetime] = {}
         self._refused: dict[_Key, _Refused] = {}
         self.refused = 0
         """How often the broker refused something to a device."""
         self.dropped = 0
         """How many of these were not kept."""
-
-    def on_seen(self, username: str) -> None:
-        """Note that a device is connected."""
-        if username in self._seen or len(self._seen) < LIMIT_WAITING:
-            self._seen[username] = self._clock()
 
     def on_refused(self, refusal: Refusal) -> None:
         """Note what the broker refused to a device."""
@@ -77,21 +69,21 @@ class DeviceNotes:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        rounds = 0
         while True:
             await asyncio.sleep(EVERY_S)
             try:
                 await self._write_refused()
-                if rounds % SEEN_EVERY == 0:
-                    await self._write_seen()
             except MeterwayError as error:
-                _log.warning("! what the broker says of devices is not written: %s", error)
-            rounds += 1
+                _log.warning("! what the broker refused is not written: %s", error)
 
-    async def _write_seen(self) -> None:
-        if self._seen:
-            seen = list(self._seen.items())
-            self._seen.clear()
+    async def write_seen(self, usernames: Iterable[str]) -> None:
+        """Note that these devices are connected now.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        now = self._clock()
+        if seen := [(username, now) for username in usernames]:
             await self._fetch(queries.note_seen(seen))
 
     async def _write_refused(self) -> None:
