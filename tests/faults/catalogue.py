@@ -1,6 +1,14 @@
 """All fault scenarios, in the order in which they are run: each theme is a module with ``SCENARIOS``."""
 
-from faults import cuts, kills, links, peers, wrong
+from faults import clocks, cuts, disks, kills, links, peers, wrong
 from faults.scenario import Scenario
 
-SCENARIOS: list[Scenario] = [*kills.SCENARIOS, *cuts.SCENARIOS, *links.SCENARIOS, *wrong.SCENARIOS, *peers.SCENARIOS]
+SCENARIOS: list[Scenario] = [
+    *kills.SCENARIOS,
+    *cuts.SCENARIOS,
+    *disks.SCENARIOS,
+    *clocks.SCENARIOS,
+    *links.SCENARIOS,
+    *wrong.SCENARIOS,
+    *peers.SCENARIOS,
+]

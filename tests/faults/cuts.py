@@ -36,7 +36,7 @@ async def cut(victim: str, broken: str, cuts: int, folder: Path, chance: random.
     disk = Disk(f"{folder}/{_ROOTS[victim]}", folder / "journal")
     longest_s, undone = 0.0, 0
     fit = Fit(disk.environment, _slow if victim in _NEXT else None)
-    async with Rig(folder, Setup(broken={victim: broken} if broken else {}), **{victim: fit}) as rig:
+    async with Rig(folder, {victim: fit}, Setup(broken={victim: broken} if broken else {})) as rig:
         await rig.flows()
         with quick_restarts():
             for _ in range(cuts):

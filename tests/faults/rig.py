@@ -1,11 +1,13 @@
 """The platform under load where components run with other settings, or with a library between them and the system."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 
 from faults.load import Load, Setup, until
@@ -35,7 +37,7 @@ class Fit:
 class Rig(Load):
     """The platform with some components fitted by name."""
 
-    def __init__(self, data_dir: Path, setup: Setup | None = None, **fits: Fit) -> None:
+    def __init__(self, data_dir: Path, fits: Mapping[str, Fit], setup: Setup | None = None) -> None:
         super().__init__(data_dir, setup)
         self._fits = fits
 
@@ -64,6 +66,17 @@ class Rig(Load):
                 return any(words in payload.decode() for _, payload in list(client.messages))
 
             await until(said, f"{words!r} is said on {topic}")
+
+    async def cloud_says(self, words: str) -> None:
+        """Return when the cloud is not ready, with these words."""
+
+        async def said() -> bool:
+            try:
+                return words in (await asyncio.to_thread(httpx.get, f"{self.page_url}readyz")).text
+            except httpx.HTTPError:
+                return False
+
+        await until(said, f"the cloud says {words!r}")
 
 
 @contextmanager
