@@ -46,7 +46,7 @@ RENEWED_AT = 1 / 3
 """With this part of its life left, a certificate is renewed: thirty days of ninety."""
 BACKDATED = timedelta(days=1)
 """So much earlier than now a certificate begins: a device without a clock of its own wakes up in the past."""
-LOOK_EVERY_S = 3600.0
+LOOK_EVERY_S = 600.0
 """How often a server looks whether its certificate is to be renewed, or was replaced."""
 
 Clock = Callable[[], datetime]

@@ -188,7 +188,7 @@ class _Narrator:
         self.line(f"\n  Page     {note['page']}")
         self.line(f"  Broker   {broker['url']}   (user {broker['username']}, password in {path})")
         self.line(f"  Data     {note['data_dir']}")
-        self.line("  Bound to this machine only: there is no TLS and no account in this release.\n")
+        self.line("  Bound to this machine only, and there open to everybody: a try, without TLS and accounts.\n")
         self.line(f"Running for {duration_s:g} s." if duration_s else "Running; Ctrl-C stops and counts.")
 
     def watched(self, watcher: "Watcher") -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOW_DISK_BYTES = 1 << 30
-_FOLDERS = frozenset({"data_dir", "spool_dir", "embedded"})
+_FOLDERS = frozenset({"data_dir", "spool_dir", "embedded", "certificate_dir"})
 _SECRETS = frozenset({"password_file", "dsn_file", "key_file", "authentication_key_file", "token_file", "headers_file"})
 """Keys of a configuration, whichever table they stand in."""
 
