@@ -7,12 +7,13 @@ So a process can be killed between any two steps, and the same steps always do t
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -31,6 +32,7 @@ from meterway.delivery.confirm import Confirmer
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 SPOOL = SpoolConfig(segment_bytes=4096, limit_bytes=16_384, linger_s=0)
@@ -58,6 +60,20 @@ class Breakage:
 class Message(NamedTuple):
     topic: str
     payload: bytes
+
+
+class _Inline(Executor):
+    """Calls at once: in place of a spool's thread, so that nothing happens between steps."""
+
+    def submit(
+        self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        future: Future[Result] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+            future.set_exception(error)
+        return future
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -157,6 +173,7 @@ class Process:
         self.run(self._open())
 
     async def _open(self) -> None:
+        vars(self.spool)["_thread"] = _Inline()
         await self.spool.__aenter__()
         self.relay = Relay(self.spool, self.bus, self._confirm, retain=is_retained if not self._count_topics else None)
 
@@ -172,10 +189,8 @@ class Process:
             return self.spool.append(*message, mark=mark)
 
     async def _settle(self) -> None:
-        for _ in range(2):
-            await self.spool._in_thread(lambda: None)
-            for _ in range(3):
-                await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
 
     def send(self, after_s: float) -> None:
         """One turn of the relay after some time: tell the spool what is done, load, publish.
@@ -204,7 +219,6 @@ class Process:
         """Die: nothing is written or saved any more."""
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
-        self.spool._thread.shutdown()
         self.spool._reader.close()
         self.spool._log.close()
         self.loop.run_until_complete(asyncio.sleep(0))
