@@ -15,9 +15,10 @@ import msgspec
 from meterway.adapter.config import AdapterConfig, MeterConfig, SigningConfig
 from meterway.bus.broker import embedded_broker
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
-from meterway.concentrator.config import ConcentratorConfig
+from meterway.concentrator.config import ConcentratorConfig, LimitsConfig
 from meterway.core.config import Table, dump_config
-from meterway.delivery.config import RelayConfig
+from meterway.delivery.config import RelayConfig, SpoolConfig
+from meterway.delivery.metrics import MetricsConfig
 from meterway.durable_file import write_private
 from meterway.process import ChildProcess, Command
 
@@ -31,6 +32,9 @@ class EdgeConcentrator(Table, frozen=True):
     """The cloud's broker."""
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a cloud that sends no receipts."""
+    spool: SpoolConfig = SpoolConfig()
+    limits: LimitsConfig = LimitsConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 class EdgeAdapter(Table, frozen=True):
@@ -41,6 +45,10 @@ class EdgeAdapter(Table, frozen=True):
     meters: tuple[MeterConfig, ...]
     """The meters it reads, each a `[[adapters.meters]]` table as in an adapter's own configuration."""
     signing: SigningConfig = SigningConfig()
+    relay: RelayConfig = RelayConfig()
+    """To the concentrator of this device."""
+    spool: SpoolConfig = SpoolConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 class EdgeConfig(Table, frozen=True):
@@ -67,7 +75,14 @@ def adapter_config(config: EdgeConfig, adapter: EdgeAdapter, broker: BrokerConfi
     """Return the configuration of one adapter process."""
     spool_dir = config.data_dir / "spool" / f"adapter-{adapter.id}"
     return AdapterConfig(
-        id=adapter.id, meters=adapter.meters, broker=broker, spool_dir=spool_dir, signing=adapter.signing
+        id=adapter.id,
+        meters=adapter.meters,
+        broker=broker,
+        spool_dir=spool_dir,
+        signing=adapter.signing,
+        relay=adapter.relay,
+        spool=adapter.spool,
+        metrics=adapter.metrics,
     )
 
 
@@ -80,6 +95,9 @@ def concentrator_config(config: EdgeConfig, broker: BrokerConfig) -> Concentrato
         cloud=concentrator.cloud,
         spool_dir=config.data_dir / "spool" / "concentrator",
         relay=concentrator.relay,
+        spool=concentrator.spool,
+        limits=concentrator.limits,
+        metrics=concentrator.metrics,
     )
 
 

@@ -15,6 +15,7 @@ from meterway.core.config import Table
 from meterway.core.obis import Obis
 from meterway.core.zones import find_zone
 from meterway.delivery.config import RelayConfig, SpoolConfig
+from meterway.delivery.metrics import MetricsConfig
 from meterway.meter.family import ObisRule
 from meterway.meter.wmbus_receivers import start_bytes
 
@@ -273,6 +274,7 @@ class AdapterConfig(Table, frozen=True):
     spool: SpoolConfig = SpoolConfig()
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a concentrator that sends no receipts."""
+    metrics: MetricsConfig = MetricsConfig()
     signing: SigningConfig = SigningConfig()
     raw_ring_bytes: Annotated[int, msgspec.Meta(ge=0, le=64 << 20)] = 256 * 1024
     """So much of the last bytes of each source is kept in `spool_dir`, below `raw`, for `meterway doctor`: what the

@@ -27,6 +27,7 @@ from meterway.bus.bus import BrokerConfig, Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core.signatures import key_text
 from meterway.core.topics import receipt_topic
+from meterway.delivery.metrics import Metrics, sending_metrics, serving_metrics
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
 
@@ -74,6 +75,12 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
             MqttBus(config.broker, f"{config.id}-adapter", at_most_once=receipts, clean_session=True)
         )
         relay = Relay(spool, bus, config.relay)
+
+        def metrics() -> Metrics:
+            gauges, counters = sending_metrics(spool.stats(), relay.stats(), limit_bytes=config.spool.limit_bytes)
+            return Metrics({**gauges, "broker_connected": bus.connected, "meters": len(meter_ids)}, counters)
+
+        await stack.enter_async_context(serving_metrics(config.metrics, metrics))
         sessions = await stack.enter_async_context(StatusSessions(config.broker, config.id, wall))
         outlet = Outlet(spool, sign=signer.sign if signer else None)
         rings = RawRings(config.spool_dir / FOLDER, config.raw_ring_bytes)

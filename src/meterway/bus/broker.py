@@ -99,6 +99,7 @@ class EmbeddedBroker:
         certificate_dir: Path | None = None,
         port: int = 0,
         ack_wait_s: float = ACK_WAIT_S,
+        store_limit_bytes: int = LIMIT_STORE_BYTES,
         sync_always: bool = False,
         users: Mapping[str, Grant] | None = None,
         directory: Directory | None = None,
@@ -115,6 +116,7 @@ class EmbeddedBroker:
         self._look_every_s = look_every_s
         self._authority: Authority | None = None
         self._ack_wait_s = ack_wait_s
+        self._store_limit_bytes = store_limit_bytes
         self._sync_always = sync_always
         self._grants: dict[str, Grant | None] = {"meterway": None, "observer": OBSERVER, **(users or {})}
         self._directory = directory
@@ -213,6 +215,7 @@ class EmbeddedBroker:
                 certificate=self.certificate.file if self.certificate else None,
                 store_dir=self._data_dir / "store",
                 ack_wait_s=self._ack_wait_s,
+                store_limit_bytes=self._store_limit_bytes,
                 sync_always=self._sync_always,
                 service_port=self._service_port,
                 users=users,
@@ -259,6 +262,7 @@ def embedded_broker(
         names=config.names,
         certificate_dir=config.certificates,
         port=config.port,
+        store_limit_bytes=config.store_limit_bytes,
         sync_always=config.sync_always,
         users=users,
         directory=directory,
@@ -273,6 +277,7 @@ def nats_config(
     certificate: Path | None = None,
     store_dir: Path,
     ack_wait_s: float = ACK_WAIT_S,
+    store_limit_bytes: int = LIMIT_STORE_BYTES,
     sync_always: bool = False,
     service_port: int = -1,
     users: Sequence[StaticUser] = (),
@@ -288,7 +293,7 @@ listen: "127.0.0.1:{service_port}"
 max_payload: 2MB  # ours is 1 MiB of payload; NATS counts headers of its own to it
 jetstream {{
     store_dir: {_quoted(str(store_dir))}
-    max_file_store: {LIMIT_STORE_BYTES}
+    max_file_store: {store_limit_bytes}
     sync_interval: {"always" if sync_always else '"2m"'}
 }}
 mqtt {{

@@ -9,6 +9,7 @@ from meterway.bus.bus import BrokerConfig
 from meterway.core import topics
 from meterway.core.config import Table
 from meterway.delivery.config import RelayConfig, SpoolConfig
+from meterway.delivery.metrics import MetricsConfig
 
 
 class LimitsConfig(Table, frozen=True):
@@ -33,6 +34,7 @@ class ConcentratorConfig(Table, frozen=True, kw_only=True):
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a cloud that sends no receipts."""
     limits: LimitsConfig = LimitsConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     def __post_init__(self) -> None:
         topics.check_id(self.id, "concentrator id")

@@ -11,6 +11,7 @@ from meterway.concentrator.config import ConcentratorConfig
 from meterway.concentrator.forward import Refusal, decide
 from meterway.core import receipts, reports, topics
 from meterway.core.errors import TransientError
+from meterway.core.grants import collector_client_id
 from meterway.delivery.confirm import Confirmer
 from meterway.delivery.spool import Spool
 
@@ -52,9 +53,7 @@ class Intake:
         self._room_bytes = ROOM * config.spool.limit_bytes
         self._spool = spool
         self._fault_topic = topics.concentrator_own_topic(config.id, topics.SpecificTopic.FAULTS)
-        self._bus = MqttBus(
-            config.local, f"meterway-concentrator-local-{config.id}", {topics.SMART_METER_FILTER: self._take}
-        )
+        self._bus = MqttBus(config.local, collector_client_id(config.id), {topics.SMART_METER_FILTER: self._take})
         self._confirmer = Confirmer(self._bus)
         self._accepted: list[_Accepted] = []
         self._wake = asyncio.Event()
@@ -69,6 +68,11 @@ class Intake:
     @property
     def bus(self) -> MqttBus:
         return self._bus
+
+    @property
+    def receipts_dropped(self) -> int:
+        """Receipts that the local broker was away too long for."""
+        return self._confirmer.dropped
 
     async def run(self) -> None:
         """Take messages until cancelled."""

@@ -13,6 +13,7 @@ from meterway.concentrator.forward import is_retained
 from meterway.concentrator.intake import Intake
 from meterway.core import reports, topics
 from meterway.core.errors import TransientError
+from meterway.delivery.metrics import Metrics, sending_metrics, serving_metrics
 from meterway.delivery.relay import Relay
 from meterway.delivery.spool import Spool
 
@@ -46,8 +47,8 @@ async def run(config: ConcentratorConfig, *, ready: Callable[[], None]) -> None:
         )
         relay = Relay(spool, cloud, config.relay, retain=is_retained)
         intake = Intake(config, spool)
-        reporter = _Reporter(topic, cloud, spool, relay, intake)
-        async with cloud:
+        reporter = _Reporter(topic, cloud, spool, relay, intake, limit_bytes=config.spool.limit_bytes)
+        async with serving_metrics(config.metrics, reporter.metrics), cloud:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(relay.run(), name="meterway.concentrator.relay")
@@ -79,12 +80,15 @@ class _Reporter:
     count since the start.
     """
 
-    def __init__(self, topic: str, cloud: MqttBus, spool: Spool, relay: Relay, intake: Intake) -> None:
+    def __init__(
+        self, topic: str, cloud: MqttBus, spool: Spool, relay: Relay, intake: Intake, *, limit_bytes: int
+    ) -> None:
         self._topic = topic
         self._cloud = cloud
         self._spool = spool
         self._relay = relay
         self._intake = intake
+        self._limit_bytes = limit_bytes
         self._state: State = "waiting"
         self._detail: str | None = None
         self._since = datetime.now(UTC)
@@ -108,6 +112,17 @@ class _Reporter:
         """Leave in good order."""
         self._change("offline", "stopped")
         self._publish()
+
+    def metrics(self) -> Metrics:
+        """Return the numbers of this process; those of intake are about the local broker."""
+        intake = self._intake
+        gauges, counters = sending_metrics(self._spool.stats(), self._relay.stats(), limit_bytes=self._limit_bytes)
+        return Metrics(
+            {**gauges, "intake_waiting": intake.trouble is not None, "local_broker_connected": intake.bus.connected}
+            | {"cloud_broker_connected": self._cloud.connected},
+            {**counters, "intake_accepted": intake.accepted, "intake_refused": intake.refused}
+            | {"receipts_dropped": intake.receipts_dropped},
+        )
 
     def _look(self) -> tuple[State, str | None]:
         """Return the state, and why."""
