@@ -26,7 +26,7 @@ from meterway.core.errors import BadDataError
 from support.cloud_http import client_of, put, reading, value
 
 METER, OTHER = "bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff", "gas-1"
-ADAPTER = {"kind": "adapter", "id": "cellar", "meterIds": [METER]}
+ADAPTER: dict[str, object] = {"kind": "adapter", "id": "cellar", "meterIds": [METER]}
 
 
 class Clock:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meterway.cli.cloud_device import device
 from meterway.cli.config import read_config
 from meterway.cli.output import json_option, print_json, run_service, start_logging
 
@@ -52,6 +53,9 @@ def cloud(context: click.Context, *, config_path: Path | None, verbose: bool, as
 
     config = read_config(config_path, CloudConfig)
     run_service("cloud", lambda ready: run(config, ready=ready), as_json=as_json, verbose=verbose)
+
+
+cloud.add_command(device)
 
 
 @cloud.command(short_help="Write the database into one file, while the cloud runs.")

@@ -18,6 +18,7 @@ from meterway.adapter.signing import key_path, load_signer
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.cli import doctor_machine as machine
 from meterway.cli.config import read_config, tables
+from meterway.cli.doctor_refusals import look_at_refusals
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.errors import MeterwayError, SetupError
 from meterway.core.signatures import key_text
@@ -37,6 +38,8 @@ async def look_at(config: object, *, listen_s: float) -> tuple[list[Check], list
             checks.append(skipped("broker", "the embedded broker of this edge never ran", code="broker"))
     if concentrator := _concentrator_of(config):
         checks += await _concentrator(concentrator, with_local=isinstance(config, ConcentratorConfig))
+    for broker in {table: None for table in tables(config) if isinstance(table, BrokerConfig)}:
+        checks += await look_at_refusals(broker)
     seen = [report.config.broker for report in reports]
     for table in tables(config):
         checks += await _part(table, config, seen)

@@ -11,7 +11,7 @@ CODES: Final = frozenset(
         *("status", "meter-id-taken", "meter-id-twice"),
         *("port-missing", "port-rights", "port-held", "port", "unreachable", "file-missing"),
         *("broker", "broker-unreachable", "broker-password", "broker-not-authorised", "broker-refused", "broker-tls"),
-        *("not-confirmed", "spool", "receipts", "concentrator"),
+        *("not-confirmed", "spool", "receipts", "concentrator", "refused", "not-asked"),
     )
 )
 """What ``adapter.doctor`` says beside the findings of ``meter.diagnose``; docs/troubleshooting.md has them all."""

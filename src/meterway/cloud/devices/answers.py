@@ -128,7 +128,11 @@ def checked(device: NewDevice) -> NewDevice:
 
 def parse_device_change(body: bytes) -> DeviceChange:
     """Return the change in a request body; raises as ``parse_new``."""
-    change = _decoded(body, DeviceChange, 'Send {"meterIds": ["..."]}.')
+    return checked_change(_decoded(body, DeviceChange, 'Send {"meterIds": ["..."]}.'))
+
+
+def checked_change(change: DeviceChange) -> DeviceChange:
+    """Return ``change`` if it can be made; raises as ``checked``."""
     _check_meters(change.meter_ids)
     return change
 
