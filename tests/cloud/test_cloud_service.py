@@ -103,6 +103,12 @@ async def test_one_process_with_its_own_database_stores_and_answers(folder: Path
                 while "meterway_ingest_stored_total 1" not in (metrics := (await client.get("/metrics")).text):
                     await asyncio.sleep(0.05)
         assert METER not in metrics
+        numbers = dict(line.split(" ") for line in metrics.splitlines() if not line.startswith("#") and "{" not in line)
+        assert numbers["meterway_ingest_pending"] == "0"
+        assert numbers["meterway_ingest_pending_limit"] == "20000"
+        assert numbers["meterway_broker_connected"] == "1"
+        assert int(numbers["meterway_database_connections"]) >= 1
+        assert "meterway_ledger_waiting_batches" in numbers
 
 
 async def test_a_second_worker_joins_the_embedded_database_and_the_api_may_stand_alone(

@@ -120,6 +120,16 @@ class Ingest:
         self.trouble: str | None = None
         """Why nothing can be stored now, as a sentence; None when all is well."""
 
+    def gauges(self) -> dict[str, float]:
+        """Return what waits for the database and how much may, by the names of metrics."""
+        return {
+            "ingest_pending": len(self._pending),
+            "ingest_pending_bytes": self._pending_bytes,
+            "ingest_pending_limit": self._config.pending_limit,
+            "ingest_pending_limit_bytes": self._config.pending_limit_bytes,
+            "ingest_waiting": self.trouble is not None,
+        }
+
     def receive(self, delivery: Delivery) -> None:
         """Take a message; it is acknowledged when it is stored or in quarantine."""
         topic, payload = delivery.topic, delivery.payload

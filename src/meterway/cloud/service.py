@@ -78,7 +78,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             hosts=config.http.all_names,
             ready=lambda: _missing(ingest, bus),
             counters=ingest.counters.totals,
-            gauges=lambda: _expiries(expires),
+            gauges=lambda: {**_expiries(expires), **ingest.gauges(), **store.gauges(), **_connections(bus)},
             is_open=config.http.open,
             keep_audit=timedelta(days=config.audit.keep_days),
             devices=broker_for_devices(config, embedded),
@@ -118,6 +118,11 @@ def _expiries(expires: Mapping[str, Callable[[], datetime | None]]) -> dict[str,
     """Return when certificates expire, by the names of metrics."""
     found = {name: at() for name, at in expires.items()}
     return {f"{name}_expires_timestamp_seconds": at.timestamp() for name, at in found.items() if at is not None}
+
+
+def _connections(bus: MqttBus | None) -> dict[str, float]:
+    """Return whether the broker is there, by the name of the metric."""
+    return {} if bus is None else {"broker_connected": bus.connected, "broker_connections": bus.connections}
 
 
 async def _tell_how_to_enter(app: FastAPI, config: CloudConfig, url: str) -> None:

@@ -1,6 +1,7 @@
 """``/healthz``, ``/readyz`` and ``/metrics``: for those who run the server."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Response
 from starlette.responses import PlainTextResponse
@@ -12,6 +13,10 @@ from meterway.cloud.problems import HttpError
 from meterway.cloud.query import Statement
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LEDGER_WAITING = "select count(*) from (select from arrival limit $1) waiting"
+_LEDGER_COUNTED = 10_000
+"""Batches beyond are not counted: many seconds behind is what the number is to show."""
 
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -37,7 +42,7 @@ def system_router(api: Context) -> APIRouter:
     @router.get("/metrics", summary="Metrics", responses=openapi.problems(), response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Answer counters in the Prometheus text format; never with a meter's id."""
-        return PlainTextResponse(_metrics(api), media_type=_METRICS_TYPE)
+        return PlainTextResponse(_metrics(api, await _ledger_waiting(api)), media_type=_METRICS_TYPE)
 
     return router
 
@@ -70,14 +75,23 @@ class RequestCounter:
             self._requests[route, method, status or 500] += 1
 
 
-def _metrics(api: Context) -> str:
+async def _ledger_waiting(api: Context) -> dict[str, float]:
+    """Return how many batches wait to be entered into the delivery ledger; nothing while the database is away."""
+    try:
+        rows = await api.fetch_all(Statement(_LEDGER_WAITING, (_LEDGER_COUNTED,)))
+    except HttpError:
+        return {}
+    return {"ledger_waiting_batches": rows[0][0]}
+
+
+def _metrics(api: Context, waiting: Mapping[str, float]) -> str:
     lines = ["# TYPE meterway_http_requests_total counter"]
     for (route, method, status), count in sorted(api.requests.items()):
         labels = f'route="{route}",method="{method}",status="{status}"'
         lines.append(f"meterway_http_requests_total{{{labels}}} {count}")
     gauges: dict[str, float] = {
         "meterway_live_clients": api.live.clients,
-        **{f"meterway_{name}": value for name, value in api.gauges().items()},
+        **{f"meterway_{name}": value for name, value in (*api.gauges().items(), *waiting.items())},
     }
     counters = {
         "meterway_live_events_total": api.live.events,
@@ -86,5 +100,5 @@ def _metrics(api: Context) -> str:
     }
     for kind, values in (("gauge", gauges), ("counter", counters)):
         for name, value in sorted(values.items()):
-            lines.extend((f"# TYPE {name} {kind}", f"{name} {value}"))
+            lines.extend((f"# TYPE {name} {kind}", f"{name} {float(value):.15g}"))
     return "\n".join(lines) + "\n"

@@ -102,6 +102,15 @@ class Database:
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             self._pool.terminate()
 
+    def gauges(self) -> dict[str, float]:
+        """Return how many connections there are, are free and may be, by the names of metrics."""
+        pool = self._pool
+        return {
+            "database_connections": pool.get_size(),
+            "database_connections_idle": pool.get_idle_size(),
+            "database_connections_limit": pool.get_max_size(),
+        }
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; errors inside come out translated."""

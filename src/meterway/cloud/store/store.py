@@ -56,6 +56,10 @@ class Store:
         """Close all connections."""
         await self._database.close()
 
+    def gauges(self) -> dict[str, float]:
+        """Return numbers of the connections to the database, by the names of metrics."""
+        return self._database.gauges()
+
     async def migrate(self, *, now: datetime) -> None:
         """Bring the schema up to date and make the partitions of this month and the next ones.
 
