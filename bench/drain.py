@@ -21,6 +21,7 @@ from statistics import quantiles
 import msgspec
 import uvloop
 
+from bench.concentrator import cpu_time_s
 from meterway.bus.broker import EmbeddedBroker
 from meterway.bus.bus import BrokerConfig, Delivery
 from meterway.bus.mqtt import MqttBus
@@ -99,8 +100,8 @@ async def publish(config: BrokerConfig, live_per_s: float) -> None:
             await asyncio.sleep(1 / live_per_s)
 
 
-async def measure(directory: Path, backlog: int, live_per_s: float, mode: str) -> Drained:
-    """Fill a spool, then let it drain."""
+async def measure(directory: Path, backlog: int, live_per_s: float, mode: str) -> tuple[Drained, float]:
+    """Fill a spool, then let it drain; return what was seen, and the microseconds of CPU time that a message cost."""
     filler = os.urandom(PAYLOAD_BYTES)
     async with Spool(directory / "spool") as spool:
         for number in range(backlog):
@@ -124,12 +125,13 @@ async def measure(directory: Path, backlog: int, live_per_s: float, mode: str) -
         command = Command(
             name="concentrator", arguments=[sys.executable, "-m", "bench.drain", "concentrator", str(path), mode]
         )
-        async with ChildProcess(command):
+        async with ChildProcess(command) as process:
             drained = msgspec.json.decode(await receiver.stdout.readline(), type=Drained)
+            cpu_us = cpu_time_s(process.pid) / (backlog + drained.live) * 1e6
         publishing.cancel()
         await asyncio.gather(publishing, return_exceptions=True)
         await receiver.wait()
-        return drained
+        return drained, cpu_us
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -139,12 +141,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--live", type=float, default=200.0, help="live readings a second")
     options = parser.parse_args(arguments)
     print(f"{options.backlog:,} messages of {PAYLOAD_BYTES} bytes queued, {options.live:g} live ones a second")
-    print(f"{'':14}{'backlog/s':>12}{'live seen':>12}{'p50 ms':>10}{'p99 ms':>10}")
+    print(f"{'':14}{'backlog/s':>12}{'live seen':>12}{'p50 ms':>10}{'p99 ms':>10}{'CPU us':>10}")
     for mode in ("in-order", "newest-too"):
         with tempfile.TemporaryDirectory(prefix="meterway-bench-") as name:
-            drained = uvloop.run(measure(Path(name), options.backlog, options.live, mode))
+            drained, cpu_us = uvloop.run(measure(Path(name), options.backlog, options.live, mode))
         print(
-            f"{mode:14}{drained.backlog_per_s:12,.0f}{drained.live:12,}{drained.p50_ms:10,.0f}{drained.p99_ms:10,.0f}",
+            f"{mode:14}{drained.backlog_per_s:12,.0f}{drained.live:12,}{drained.p50_ms:10,.0f}{drained.p99_ms:10,.0f}"
+            f"{cpu_us:10.1f}",
             flush=True,
         )
 
