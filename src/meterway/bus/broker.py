@@ -67,8 +67,16 @@ _SAID_ALREADY = ("Plaintext passwords", "unable to connect: authentication error
 """The passwords are random, and nobody else can read the file; the reason of the error stands in the line before."""
 
 CHECK_EVERY_S = 5.0
+
+ROOM_BYTES = 16 << 20
+"""So much must be free on the disk before a broker that found it full is started again."""
 LOCK_WITHIN_S = 3.0
 _LOCK_EVERY_S = 0.02
+
+_STARTING = "Starting nats-server"
+_STUCK = "Critical write error"
+"""A stream that found the disk full (or failing) takes nothing more until nats-server is started again, also when there
+is room again; nothing that it had acknowledged is lost by that."""
 
 _REBUILT = ("will rebuild", "Recovering stream state from index")
 """What nats-server says at the start after a kill: it reads its files anew and loses nothing by it."""
@@ -125,6 +133,7 @@ class EmbeddedBroker:
         self._refusals = Refusals(on_refusal, time.monotonic)
         self._stack = AsyncExitStack()
         self._process: ChildProcess | None = None
+        self._is_stuck = False
         self.port = port
         """The MQTT port; valid once entered."""
         self.certificate: ServerCertificate | None = None
@@ -198,6 +207,9 @@ class EmbeddedBroker:
             os.kill(self.pid, signal.SIGHUP)
 
     async def _answers(self) -> bool:
+        """Tell whether it works; one that needs a new start, and has room for it, does not."""
+        if self._is_stuck and _free_bytes(self._data_dir) >= ROOM_BYTES:
+            return False
         return await answers(self.config())
 
     def _write_files(self) -> None:
@@ -239,7 +251,11 @@ class EmbeddedBroker:
         )
 
     def _note(self, line: str) -> int:
-        """Take note of what a line says was refused; return the line's level."""
+        """Take note of what a line says was refused, or cannot be written; return the line's level."""
+        if _STARTING in line:
+            self._is_stuck = False
+        elif _STUCK in line:
+            self._is_stuck = True
         refusal = parse_nats(line)
         if refusal is None:
             return _level(line)
@@ -314,6 +330,11 @@ def _level(line: str) -> int:
     if "Filestore" in line and any(mark in line for mark in _REBUILT):
         return logging.INFO
     return logging.WARNING if any(mark in line for mark in ("[WRN]", "[ERR]", "[FTL]")) else logging.DEBUG
+
+
+def _free_bytes(directory: Path) -> int:
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
 
 
 def _tls(certificate: Path) -> str:
