@@ -40,6 +40,9 @@ def test_two_adapters_and_a_concentrator_from_one_file(
             below = descendants(edge.pid)
             for command in ("nats-server", "meterway concentrator", "adapter-cellar.toml", "adapter-roof.toml"):
                 assert any(command in line for line in below.values()), f"{command} is a process of its own"
+            for part in ("concentrator", "adapter-cellar", "adapter-roof"):
+                written = (data_dir / "config" / f"{part}.toml").read_text()
+                assert f'username = "{part}"' in written, f"{part} has a user of its own at the device's broker"
             for meter in (power, heat):
                 wait_for(lambda meter=meter: len(api.all_readings([meter.id])) >= 10, "readings are stored")  # type: ignore[misc]
             assert edge.stop() == 0

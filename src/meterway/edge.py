@@ -12,15 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from meterway.adapter.config import AdapterConfig, MeterConfig, SigningConfig
+from meterway.adapter.config import AdapterConfig, MeterConfig, MqttSource, SigningConfig, meter_ids
 from meterway.bus.broker import embedded_broker
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.concentrator.config import ConcentratorConfig, LimitsConfig
 from meterway.core.config import Table, dump_config
+from meterway.core.grants import COLLECTOR, Grant, adapter_grant
 from meterway.delivery.config import RelayConfig, SpoolConfig
 from meterway.delivery.metrics import MetricsConfig
 from meterway.durable_file import write_private
 from meterway.process import ChildProcess, Command
+
+CONCENTRATOR = "concentrator"
 
 
 class EdgeConcentrator(Table, frozen=True):
@@ -114,6 +117,26 @@ def component(name: str, config: msgspec.Struct, folder: Path) -> Command:
     return Command(name=name, arguments=arguments)
 
 
+def broker_users(config: EdgeConfig) -> dict[str, Grant]:
+    """Return the users of the device's own broker, by the names of the processes: each does only what it must."""
+    users = {CONCENTRATOR: COLLECTOR}
+    for adapter in config.adapters:
+        own_ids = [each for meter in adapter.meters for each in meter_ids(meter)]
+        sources = [meter.source for meter in adapter.meters if isinstance(meter.source, MqttSource)]
+        here = [source.topic for source in sources if source.broker is None]
+        users[f"adapter-{adapter.id}"] = adapter_grant(own_ids, sources=here)
+    return users
+
+
+def _parts(config: EdgeConfig, broker_of: Callable[[str], BrokerConfig]) -> dict[str, msgspec.Struct]:
+    """Return the configuration of each process, by its name; ``broker_of`` says how that one logs in."""
+    parts: dict[str, msgspec.Struct] = {CONCENTRATOR: concentrator_config(config, broker_of(CONCENTRATOR))}
+    for adapter in config.adapters:
+        name = f"adapter-{adapter.id}"
+        parts[name] = adapter_config(config, adapter, broker_of(name))
+    return parts
+
+
 async def run(config: EdgeConfig, *, ready: Callable[[], None]) -> None:
     """Run until cancelled; calls ``ready`` once all processes are.
 
@@ -122,13 +145,13 @@ async def run(config: EdgeConfig, *, ready: Callable[[], None]) -> None:
     """
     folder = config.data_dir / "config"
     async with AsyncExitStack() as stack:
-        broker = config.broker
-        if broker is None:
+        shared = config.broker
+        if shared is None:
             wanted = config.embedded_broker or EmbeddedBrokerConfig(data_dir=config.data_dir / "broker")
-            broker = (await stack.enter_async_context(embedded_broker(wanted))).config()
-        parts: dict[str, msgspec.Struct] = {"concentrator": concentrator_config(config, broker)}
-        for adapter in config.adapters:
-            parts[f"adapter-{adapter.id}"] = adapter_config(config, adapter, broker)
+            own = await stack.enter_async_context(embedded_broker(wanted, users=broker_users(config)))
+            parts = _parts(config, own.config)
+        else:
+            parts = _parts(config, lambda _name: shared)
         for name, part in parts.items():
             await stack.enter_async_context(ChildProcess(component(name, part, folder)))
         ready()

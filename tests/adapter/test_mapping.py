@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from meterway.adapter.config import ChannelConfig, MeterConfig, ReplaySource
-from meterway.adapter.mapping import LIMIT_UNMAPPED, MappedReading, Mapper, channel_meter_id
+from meterway.adapter.mapping import LIMIT_UNMAPPED, MappedReading, Mapper
 from meterway.core import wire
+from meterway.core.channels import channel_meter_id
 from meterway.core.errors import BadDataError, SetupError
 from meterway.core.obis import Obis
 from meterway.core.reading import MeterReading, PhysicalMeterClass

@@ -21,7 +21,7 @@ from meterway.adapter.config import AdapterConfig, MeterConfig, MqttSource, Repl
 from meterway.adapter.intake import Intake
 from meterway.adapter.links import open_link
 from meterway.adapter.listen import Ear, Listener
-from meterway.adapter.mapping import Mapper, channel_meter_id
+from meterway.adapter.mapping import Mapper
 from meterway.adapter.memory import Memories
 from meterway.adapter.outlet import Outlet
 from meterway.adapter.plausibility import Plausibility
@@ -29,6 +29,7 @@ from meterway.adapter.segment import Segment
 from meterway.adapter.service import keep_reading
 from meterway.adapter.status import StatusSessions
 from meterway.bus.mqtt import MqttBus
+from meterway.core.channels import channel_meter_id
 from meterway.core.config import dump_config
 from meterway.core.obis import Obis
 from meterway.delivery.config import RelayConfig

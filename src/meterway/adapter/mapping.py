@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from hashlib import blake2b
 from typing import NamedTuple, Self
-from uuid import UUID
 
 from meterway.adapter.config import MeterConfig
+from meterway.core.channels import CHANNELS, channel_meter_id
 from meterway.core.errors import BadDataError, SetupError
 from meterway.core.identifiers import reading_identifier
 from meterway.core.obis import Obis
@@ -33,24 +32,12 @@ LIMIT_CODES = 4096
 LIMIT_UNMAPPED = 256
 """So many codes are listed for which there is no property; further ones are left out."""
 
-_MBUS_CHANNELS = range(1, 5)
 _CLOCK = (1, 0, 0)
 """Groups C, D, E; of heat, water and other media they are energy and volume."""
 _LAST_MEDIUM_WITH_CLOCK = 1
 
 UNVERIFIED = "unverified"
 """Fault code of a reading that was encrypted, and that nothing proves to be the meter's (``Telegram.verified``)."""
-
-
-def channel_meter_id(meter_id: str, channel: int) -> str:
-    """Return the id of the meter on an M-Bus channel that the configuration does not name.
-
-    A UUID (version 8) that depends on the first meter's id and the channel only, so that it stays the same.
-    """
-    data = bytearray(blake2b(f"{meter_id}/channel/{channel}".encode(), digest_size=16).digest())
-    data[6] = data[6] & 0x0F | 0x80
-    data[8] = data[8] & 0x3F | 0x80
-    return str(UUID(bytes=bytes(data)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +111,7 @@ class Mapper:
         self._meter_class = family.meter_class
         self._parts = {0: _Part(config.id, self._static(config.static))}
         named = {channel.channel: channel for channel in config.channels}
-        for number in _MBUS_CHANNELS[: family.channels]:
+        for number in CHANNELS[: family.channels]:
             channel = named.get(number)
             meter_id = channel.id if channel else channel_meter_id(config.id, number)
             static = self._static(channel.static) if channel else ()
