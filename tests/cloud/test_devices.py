@@ -232,7 +232,8 @@ async def test_the_directory_follows_the_table(store: Store, api: httpx.AsyncCli
         found = directory.find("adapter-cellar")
         assert found is not None
         assert found.secret_digest == digest_of(password)
-        assert found.grant.publish == (f"smartMeterMessage/{METER}/#",)
+        assert f"smartMeterMessage/{METER}/#" in found.grant.publish
+        assert f"smartMeterMessage/{OTHER}/#" not in found.grant.publish
 
         answer = await api.patch("/v1/devices/adapter/cellar", json={"meterIds": [METER, OTHER]})
         assert answer.json()["meterIds"] == [METER, OTHER]
