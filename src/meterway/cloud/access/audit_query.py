@@ -60,15 +60,9 @@ def select_audit(wanted: AuditFilter, before: int | None, limit: int) -> Stateme
 
 def entry(row: Row) -> AuditEntry:
     """Return what a row shows."""
-    detail = row["detail"]
-    return msgspec.convert(
-        {
-            "id": row["audit_key"],
-            "time": row["audit_time"],
-            "actor": row["actor"],
-            "action": row["action"],
-            "subject": row["subject"],
-            "detail": None if detail is None else msgspec.Raw(str(detail).encode()),
-        },
-        AuditEntry,
-    )
+    made = {
+        "id": row["audit_key"],
+        "time": row["audit_time"],
+        "detail": None if row["detail"] is None else msgspec.Raw(str(row["detail"]).encode()),
+    }
+    return AuditEntry(**{name: made[name] if name in made else row[name] for name in AuditEntry.__struct_fields__})

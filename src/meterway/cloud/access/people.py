@@ -264,7 +264,7 @@ def parse(body: bytes, kind: type[Kind]) -> Kind:
 
 def answer(row: Row, kind: type[Kind], **more: object) -> Kind:
     """Return what a row shows: its columns have the names of the fields, and ``more`` those it has not."""
-    return msgspec.convert({name: more[name] if name in more else row[name] for name in kind.__struct_fields__}, kind)
+    return kind(**{name: more[name] if name in more else row[name] for name in kind.__struct_fields__})
 
 
 def check_login(login: str) -> str:

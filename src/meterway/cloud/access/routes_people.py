@@ -266,8 +266,8 @@ async def _households(api: Context, rows: list[Row]) -> tuple[HouseholdAnswer, .
         answer(
             row,
             HouseholdAnswer,
-            residents=[answer(r, ResidentAnswer) for r in residents if r["household_key"] == row["household_id"]],
-            meters=[answer(m, HouseholdMeter) for m in meters if m["household_key"] == row["household_id"]],
+            residents=tuple(answer(r, ResidentAnswer) for r in residents if r["household_key"] == row["household_id"]),
+            meters=tuple(answer(m, HouseholdMeter) for m in meters if m["household_key"] == row["household_id"]),
         )
         for row in rows
     )

@@ -28,9 +28,12 @@ begin
     if not has_schema_privilege('meterway_viewer', current_schema(), 'usage') then
         execute format('grant usage on schema %I to meterway_viewer', current_schema());
     end if;
-    if not has_column_privilege('meterway_viewer', 'meter', 'name', 'update') then
-        grant update (claimed, name, household_key) on meter to meterway_viewer;
-    end if;
+    -- What an operator of a tenant changes of its meters.
+    foreach name in array array['claimed', 'name', 'household_key', 'signing_key', 'signature_required'] loop
+        if not has_column_privilege('meterway_viewer', 'meter', name, 'update') then
+            execute format('grant update (%I) on meter to meterway_viewer', name);
+        end if;
+    end loop;
 exception when insufficient_privilege then
     raise insufficient_privilege using message = format(
         'the database user %I may not make the role meterway_viewer; as an administrator run: '

@@ -98,12 +98,14 @@ async function signOut() {
   location.assign("/sign-in");
 }
 
+if (byId("token-form")) {
+  byId("token-form").addEventListener("submit", makeToken);
+  byId("password-form").addEventListener("submit", changePassword);
+  byId("sign-out").addEventListener("click", signOut);
+}
 const me = await request("/v1/account");
 text(byId("me"), [me.name, me.role, me.tenantId ?? "all tenants"].filter(Boolean).join(" · "));
 if (byId("token-form")) {
   byId("token-scopes").append(...me.permissions.map(scopeBox));
-  byId("token-form").addEventListener("submit", makeToken);
-  byId("password-form").addEventListener("submit", changePassword);
-  byId("sign-out").addEventListener("click", signOut);
   await Promise.all([loadTokens(), loadSessions()]);
 }

@@ -1,0 +1,154 @@
+"""Accounts, households and tenants by API and page, in a real browser."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from shutil import which
+
+import httpx
+import pytest
+from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
+
+from meterway.cloud.api import create_app
+from meterway.cloud.server import serving
+from meterway.cloud.store import Store
+from support.access import PASSWORD, clients_of, token_of
+from support.cloud_http import put, reading, value
+
+CHROMIUM = which("chromium")
+IN_TIME_MS = 60_000
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+async def test_people_are_invited_housed_and_shut_out(store: Store) -> None:
+    await put(store, reading("m1", datetime.now(UTC), value("OBIS_1.8.0", "1.0", "kWh")))
+    ada = await token_of(store, "ada", "operator")
+    async with clients_of(create_app(store, is_open=False), ada, None) as (operator, eve):
+        invited = (await operator.post("/v1/accounts", json={"login": "Eve@Example.org", "role": "member"})).json()
+        assert invited["login"] == "eve@example.org"
+        again = await operator.post("/v1/accounts", json={"login": "eve@example.org", "role": "member"})
+        assert (again.status_code, again.json()["reason"]) == (409, "login-taken")
+        assert (await operator.post("/v1/accounts", json={"login": "a b", "role": "member"})).status_code == 422
+        secret = invited["link"].rpartition("/")[2]
+        body = {"secret": secret, "name": "Eve", "password": PASSWORD}
+        assert (await eve.post("/v1/link", json=body)).status_code == 200
+        assert (await eve.get("/v1/meters")).json()["content"] == []
+        house = (await operator.post("/v1/households", json={"name": "River Lane 3"})).json()["householdId"]
+        assert (await operator.post("/v1/households", json={"name": "River Lane 3"})).status_code == 409
+        moved = {"login": "eve@example.org", "fromTime": "2020-01-01T00:00:00Z"}
+        assert (await operator.post(f"/v1/households/{house}/residents", json=moved)).status_code == 204
+        meter = (await operator.patch("/v1/meters/m1", json={"householdId": house})).json()
+        assert meter["householdId"] == house
+        (listed,) = (await operator.get("/v1/households")).json()["content"]
+        assert [each["login"] for each in listed["residents"]] == ["eve@example.org"]
+        assert [each["meterId"] for each in listed["meters"]] == ["m1"]
+        assert [each["meterId"] for each in (await eve.get("/v1/meters")).json()["content"]] == ["m1"]
+        out = {"untilTime": "2021-01-01T00:00:00Z"}
+        path = f"/v1/households/{house}/residents/eve@example.org"
+        assert (await operator.patch(path, json=out)).status_code == 204
+        assert (await eve.get("/v1/meters")).json()["content"] == []
+        assert (await operator.patch("/v1/accounts/eve@example.org", json={"disabled": True})).json()["disabled"]
+        assert (await eve.get("/v1/meters")).status_code == 401
+        own = await operator.patch("/v1/accounts/ada", json={"disabled": True})
+        assert (own.status_code, own.json()["reason"]) == (409, "own-account")
+
+
+async def test_a_concentrator_is_given_to_a_tenant_with_its_meters(store: Store) -> None:
+    await put(store, reading("m1", datetime.now(UTC), value("OBIS_1.8.0", "1.0", "kWh")))
+    ada = await token_of(store, "ada", "operator")
+    async with clients_of(create_app(store, is_open=False), ada) as (operator,):
+        assert (await operator.post("/v1/tenants", json={"tenantId": "north", "name": "North"})).status_code == 200
+        assert (await operator.post("/v1/tenants", json={"tenantId": "north", "name": "X"})).status_code == 409
+        rows = await store.fetch("select concentrator_id from concentrator")
+        given = {"concentratorId": rows[0]["concentrator_id"]}
+        tenants = (await operator.post("/v1/tenants/north/concentrators", json=given)).json()["content"]
+        assert [(each["tenantId"], each["meters"], each["concentrators"]) for each in tenants] == [
+            ("main", 0, 0),
+            ("north", 1, 1),
+        ]
+        assert (await operator.post("/v1/tenants/nowhere/concentrators", json=given)).status_code == 404
+
+
+async def test_an_open_cloud_has_nobody_to_sign_in(client: httpx.AsyncClient) -> None:
+    for method, path in (("POST", "/v1/sign-in"), ("GET", "/v1/tokens"), ("POST", "/v1/sign-out")):
+        answer = await client.request(method, path, json={"login": "a", "password": "b"} if method == "POST" else None)
+        assert (answer.status_code, answer.json()["reason"]) == (409, "open")
+    assert (await client.get("/v1/account")).json()["login"] == "(open)"
+    assert (await client.get("/people")).status_code == 200
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    """A page on a phone; nothing but refused passwords may be on its console."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        context = await browser.new_context(viewport={"width": 390, "height": 800}, locale="en-GB")
+        expect.set_options(timeout=IN_TIME_MS)
+        page = await context.new_page()
+        troubles: list[str] = []
+
+        def note(message: ConsoleMessage) -> None:
+            if message.type in {"error", "warning"} and "401" not in message.text:
+                troubles.append(message.text)
+
+        page.on("console", note)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        yield page
+        await browser.close()
+        expect.set_options(timeout=5000)
+        assert troubles == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; make setup installs it")
+async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(store: Store, page: Page) -> None:
+    await put(store, reading("m1", datetime.now(UTC), value("OBIS_1.8.0", "1.0", "kWh")))
+    app = create_app(store, is_open=False)
+    async with serving(app) as url:
+        await page.goto(f"{url}/link/{await app.state.accounts.first_link()}")
+        await page.get_by_label("Your name").fill("Ada")
+        await page.get_by_label("New password").fill(PASSWORD)
+        await page.get_by_label("The same again").fill(PASSWORD)
+        await page.get_by_role("button", name="Set the password").click()
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await expect(page.locator("#meters .meter-name")).to_have_count(1)
+        await page.get_by_role("link", name="People").click()
+        await page.locator("#account-login").fill("eve")
+        await page.get_by_role("button", name="Invite").click()
+        await expect(page.locator("#link-new code")).to_contain_text(f"{url}/link/")
+        await expect(page.locator("#accounts strong")).to_have_text(["eve", "operator"])
+        await page.locator("#household-name").fill("River Lane 3")
+        await page.locator("#household-form button").click()
+        await page.get_by_role("button", name="Add somebody").click()
+        await page.locator("#resident-login").fill("eve")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#households .line")).to_have_count(1)
+        await page.get_by_role("button", name="Add a meter").click()
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#households .line")).to_have_count(2)
+        await look(page, "people")
+        await page.get_by_role("link", name="Account").click()
+        await expect(page.locator("#token-scopes input:checked")).to_have_count(1)
+        await page.locator("#token-name").fill("billing")
+        await page.get_by_role("button", name="Make a token").click()
+        await expect(page.locator("#token-new code")).to_contain_text("mw_")
+        await look(page, "account")
+        await page.get_by_role("link", name="Audit").click()
+        await expect(page.locator("#entries li").first).to_be_visible()
+        await look(page, "audit")
+        await page.get_by_role("link", name="Account").click()
+        await expect(page.locator("#sessions li")).to_have_count(1)
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page).to_have_url(f"{url}/sign-in")
+        await page.goto(f"{url}/audit")
+        await page.get_by_label("Login").fill("operator")
+        await page.get_by_label("Password").fill("not the password")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.locator("#error")).to_have_text("Login or password is wrong.")
+        await look(page, "sign-in")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page).to_have_url(f"{url}/audit")
+
+
+async def look(page: Page, name: str) -> None:
+    """See that nothing is wider than the phone."""
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390, name
