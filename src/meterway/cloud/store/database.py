@@ -65,9 +65,10 @@ def translated_errors() -> Iterator[None]:
 class Database:
     """Connections to one database; each is checked and replaced by the pool when it was lost."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str, *, lend_limit_s: float | None = None) -> None:
         self._pool = pool
         self._dsn = dsn
+        self._lend_limit_s = lend_limit_s
 
     @classmethod
     async def connect(cls, dsn: str, *, connections: int) -> Self:
@@ -94,6 +95,13 @@ class Database:
             raise SetupError(f"PostgreSQL {version.major} is too old: Meterway needs {OLDEST_SERVER} or newer")
         return database
 
+    def lending(self, limit_s: float) -> "Database":
+        """Return the same connections, each dropped when it was lent so long: what uses it then raises TransientError.
+
+        On a half-open link (to a server that vanished, through a router that forgot) nothing else ends a query soon.
+        """
+        return Database(self._pool, self._dsn, lend_limit_s=limit_s)
+
     async def close(self) -> None:
         """Close all connections; waits at most ten seconds for queries that run."""
         try:
@@ -116,7 +124,14 @@ class Database:
         """Lend a connection; errors inside come out translated."""
         with translated_errors():
             async with self._pool.acquire() as connection:
-                yield connection
+                if self._lend_limit_s is None:
+                    yield connection
+                    return
+                drop = asyncio.get_running_loop().call_later(self._lend_limit_s, connection.terminate)
+                try:
+                    yield connection
+                finally:
+                    drop.cancel()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

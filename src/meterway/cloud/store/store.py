@@ -14,13 +14,16 @@ from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
 from meterway.cloud.store.rows import Arrived, Rejected
 from meterway.cloud.store.writer import Committed, Writer
 
+WRITE_LIMIT_S = 30.0
+"""A batch that takes longer to commit is given up and committed again, on another connection; it takes milliseconds."""
+
 
 class Store:
     """Readings, meters, and what could not become a reading. Safe to use from many tasks."""
 
     def __init__(self, database: Database, names: Names, bounds: Bounds) -> None:
         self._database = database
-        self._writer = Writer(database, names=names, bounds=bounds)
+        self._writer = Writer(database.lending(WRITE_LIMIT_S), names=names, bounds=bounds)
 
     @classmethod
     async def connect(
@@ -42,7 +45,8 @@ class Store:
             SetupError: it refuses us, or is too old.
         """
         database = await Database.connect(dsn, connections=connections)
-        return cls(database, Names(database, strict=strict, limit_unclaimed=limit_unclaimed_meters), bounds or Bounds())
+        names = Names(database.lending(WRITE_LIMIT_S), strict=strict, limit_unclaimed=limit_unclaimed_meters)
+        return cls(database, names, bounds or Bounds())
 
     async def __aenter__(self) -> Self:
         return self
