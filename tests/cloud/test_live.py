@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from meterway.cloud import live
+from meterway.cloud.access.viewer import EVERYBODY
 from meterway.cloud.api import create_app
 from meterway.cloud.live import LIMIT_CLIENTS, LIMIT_WAITING, Client
 from meterway.cloud.server import serving
@@ -120,7 +121,7 @@ async def test_a_stream_ends_when_the_server_stops(store: Store) -> None:
 async def test_one_client_too_many_gets_a_problem(store: Store) -> None:
     app = create_app(store)
     async with client_of(app) as client:
-        clients = [app.state.live.connect() for _ in range(LIMIT_CLIENTS)]
+        clients = [app.state.live.connect(EVERYBODY) for _ in range(LIMIT_CLIENTS)]
         answer = await client.get("/v1/live")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"

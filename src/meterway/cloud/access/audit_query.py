@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from meterway.cloud.access.people import answer
 from meterway.cloud.answers import Row
 from meterway.cloud.query import Statement
 
@@ -60,9 +61,11 @@ def select_audit(wanted: AuditFilter, before: int | None, limit: int) -> Stateme
 
 def entry(row: Row) -> AuditEntry:
     """Return what a row shows."""
-    made = {
-        "id": row["audit_key"],
-        "time": row["audit_time"],
-        "detail": None if row["detail"] is None else msgspec.Raw(str(row["detail"]).encode()),
-    }
-    return AuditEntry(**{name: made[name] if name in made else row[name] for name in AuditEntry.__struct_fields__})
+    detail = row["detail"]
+    return answer(
+        row,
+        AuditEntry,
+        id=row["audit_key"],
+        time=row["audit_time"],
+        detail=None if detail is None else msgspec.Raw(str(detail).encode()),
+    )
