@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -36,6 +37,9 @@ class EdgeConcentrator(Table, frozen=True):
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a cloud that sends no receipts."""
     spool: SpoolConfig = SpoolConfig()
+    receipts: Literal["disk", "cloud"] = "disk"
+    """When adapters are told that a message is safe: as in a concentrator's own configuration. Where they share a disk,
+    `cloud` helps only against damage to single files."""
     limits: LimitsConfig = LimitsConfig()
     metrics: MetricsConfig = MetricsConfig()
 
@@ -99,6 +103,7 @@ def concentrator_config(config: EdgeConfig, broker: BrokerConfig) -> Concentrato
         spool_dir=config.data_dir / "spool" / "concentrator",
         relay=concentrator.relay,
         spool=concentrator.spool,
+        receipts=concentrator.receipts,
         limits=concentrator.limits,
         metrics=concentrator.metrics,
     )

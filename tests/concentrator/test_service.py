@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from concentrator.cloud import IN_TIME_S, Cloud, until
@@ -293,3 +294,23 @@ def test_configuration_names_key_and_id() -> None:
         load_config(text.replace("c-1", "c 1"), ConcentratorConfig, where="c.toml")
     with pytest.raises(SetupError, match="did you mean `spool_dir`"):
         load_config(text.replace("spool_dir", "spool_dirr"), ConcentratorConfig, where="c.toml")
+
+
+async def test_receipts_that_wait_for_the_cloud_come_when_the_cloud_has_confirmed(
+    nats: RunningBroker, tmp_path: Path
+) -> None:
+    """Also of what was in the spool when the concentrator was started."""
+    settings = msgspec.structs.replace(config(nats, nats, tmp_path), receipts="cloud")
+    first, second = "smartMeterMessage/m-1/readings", "smartMeterMessage/m-2/readings"
+    refused = receipts.digest("smartMeterMessage/m-1/unknown", b"refused")
+    delivered = {receipts.digest(first, b"one"), receipts.digest(second, b"two")}
+    async with adapter(nats.config) as sender:
+        async with running(settings):
+            sender.send(first, b"one")
+            sender.send("smartMeterMessage/m-1/unknown", b"refused")
+            await until(lambda: sender.acknowledged == 2, "both are on the disk")
+            await until(lambda: refused in sender.receipted, "what goes no further is confirmed at once")
+            assert sender.receipted.isdisjoint(delivered)
+        async with running(settings), Cloud().running(nats.config):
+            sender.send(second, b"two")
+            await until(lambda: delivered <= sender.receipted, "both are confirmed")

@@ -1,7 +1,7 @@
 """What a concentrator needs to know: two brokers, a place on the disk, and how delivery is confirmed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -33,6 +33,10 @@ class ConcentratorConfig(Table, frozen=True, kw_only=True):
     spool: SpoolConfig = SpoolConfig()
     relay: RelayConfig = RelayConfig()
     """`confirm = "broker"` is for a cloud that sends no receipts."""
+    receipts: Literal["disk", "cloud"] = "disk"
+    """When a sender is told that a message is safe, and deletes it: when it is on this disk, or when the cloud has it.
+    With `cloud` nothing is lost even if this disk is, for the adapters still have it; while the cloud is away their
+    spools fill."""
     limits: LimitsConfig = LimitsConfig()
     metrics: MetricsConfig = MetricsConfig()
 

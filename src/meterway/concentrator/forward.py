@@ -41,6 +41,13 @@ def decide(concentrator_id: str, topic: str, size_bytes: int, *, limit_bytes: in
 
 
 @lru_cache(maxsize=LIMIT_KNOWN_TOPICS)
+def origin(cloud_topic: str) -> tuple[str, str] | None:
+    """Return the topic and the smart meter that a forwarded message came from; None for the concentrator's own."""
+    meter_id = topics.split_concentrator_topic(cloud_topic).meter_id
+    return None if meter_id is None else (cloud_topic.split("/", 2)[2], meter_id)
+
+
+@lru_cache(maxsize=LIMIT_KNOWN_TOPICS)
 def is_retained(cloud_topic: str) -> bool:
     """Tell whether the cloud's broker keeps what is published on ``cloud_topic`` for late subscribers."""
     return topics.split_concentrator_topic(cloud_topic).specific_topic.retained

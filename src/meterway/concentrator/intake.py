@@ -8,11 +8,12 @@ from typing import NamedTuple
 from meterway.bus.bus import Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.concentrator.config import ConcentratorConfig
-from meterway.concentrator.forward import Refusal, decide
+from meterway.concentrator.forward import Forward, Refusal, decide, origin
 from meterway.core import receipts, reports, topics
 from meterway.core.errors import TransientError
 from meterway.core.grants import collector_client_id
 from meterway.delivery.confirm import Confirmer
+from meterway.delivery.record import Record
 from meterway.delivery.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -34,10 +35,14 @@ class _Accepted(NamedTuple):
     position: int
     delivery: Delivery
     sender_id: str | None
+    is_forwarded: bool
+    """Whether it goes on as it is, not a report in its place."""
 
 
 class Intake:
     """Takes ``smartMeterMessage/#`` into ``spool``, acknowledges and confirms to the sender what is on the disk.
+
+    With `receipts = "cloud"` the sender is told later, when the cloud has confirmed.
 
     What cannot be forwarded goes into the spool as a fault report for ``concentrator/[concentratorId]/faults``, and
     is then acknowledged too, so it neither blocks the rest nor vanishes.
@@ -49,6 +54,7 @@ class Intake:
 
     def __init__(self, config: ConcentratorConfig, spool: Spool) -> None:
         self._id = config.id
+        self._confirms_late = config.receipts == "cloud"
         self._limit_bytes = config.limits.payload_bytes
         self._room_bytes = ROOM * config.spool.limit_bytes
         self._spool = spool
@@ -108,9 +114,15 @@ class Intake:
             return
         self._settled += 1
         accepted.delivery.ack()
-        if accepted.sender_id is not None:
+        if accepted.sender_id is not None and not (accepted.is_forwarded and self._confirms_late):
             digest = receipts.digest(accepted.delivery.topic, accepted.delivery.payload)
             self._confirmer.confirm(accepted.sender_id, digest)
+
+    def on_delivered(self, record: Record) -> None:
+        """Confirm what the cloud has to its sender, if receipts wait for that."""
+        if self._confirms_late and (came_from := origin(record.topic)) is not None:
+            topic, sender_id = came_from
+            self._confirmer.confirm(sender_id, receipts.digest(topic, record.payload))
 
     async def _room(self, pause_s: float) -> None:
         """Return when the spool may take messages again."""
@@ -133,7 +145,7 @@ class Intake:
         except TransientError as error:
             self.trouble = str(error)
         else:
-            self._accepted.append(_Accepted(position, delivery, decision.sender_id))
+            self._accepted.append(_Accepted(position, delivery, decision.sender_id, isinstance(decision, Forward)))
         self._wake.set()
 
 

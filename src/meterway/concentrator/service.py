@@ -45,8 +45,8 @@ async def run(config: ConcentratorConfig, *, ready: Callable[[], None]) -> None:
             at_most_once={topics.receipt_topic(config.id): take_receipt},
             clean_session=True,
         )
-        relay = Relay(spool, cloud, config.relay, retain=is_retained)
         intake = Intake(config, spool)
+        relay = Relay(spool, cloud, config.relay, retain=is_retained, on_end=intake.on_delivered)
         reporter = _Reporter(topic, cloud, spool, relay, intake, limit_bytes=config.spool.limit_bytes)
         async with serving_metrics(config.metrics, reporter.metrics), cloud:
             try:

@@ -4,7 +4,7 @@ Pure bookkeeping; the clock is an argument (seconds, monotonic).
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meterway.delivery.record import Record
@@ -28,11 +28,23 @@ class Flying:
 
 
 class Flight:
-    """Messages by position and by digest; at most ``limit_items``, about ``limit_bytes`` of payload."""
+    """Messages by position and by digest; at most ``limit_items``, about ``limit_bytes`` of payload.
 
-    def __init__(self, *, limit_items: int, limit_bytes: int, retry_s: float, retry_limit_s: float) -> None:
+    ``on_end`` is told of each that is finished or dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_items: int,
+        limit_bytes: int,
+        retry_s: float,
+        retry_limit_s: float,
+        on_end: Callable[[Record], None] = lambda _: None,
+    ) -> None:
         self._limit_items = limit_items
         self._limit_bytes = limit_bytes
+        self._on_end = on_end
         self._retry_s = retry_s
         self._retry_limit_s = retry_limit_s
         self._by_position: dict[int, Flying] = {}
@@ -145,6 +157,7 @@ class Flight:
     def _remove(self, flying: Flying) -> None:
         position = flying.record.number
         del self._by_position[position]
+        self._on_end(flying.record)
         self._size_bytes -= len(flying.record.payload)
         known = self._by_digest[flying.digest]
         if isinstance(known, int):

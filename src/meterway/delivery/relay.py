@@ -35,12 +35,19 @@ class Relay:
     While a backlog drains, every fourth message is one that was stored just now, so that live values need not wait for
     it. Messages that the broker keeps stay in order: the last one is what holds.
 
-    ``retain`` tells by the topic whether the broker is to keep the message. Give what arrives on
+    ``retain`` tells by the topic whether the broker is to keep the message. ``on_end`` is told of each message that is
+    confirmed, or that no broker takes. Give what arrives on
     ``receipt/[senderId]`` to ``on_receipt``. Runs in ``run``, a task of the caller's; made inside a running event loop.
     """
 
     def __init__(
-        self, spool: Spool, bus: Bus, config: RelayConfig | None = None, *, retain: Callable[[str], bool] | None = None
+        self,
+        spool: Spool,
+        bus: Bus,
+        config: RelayConfig | None = None,
+        *,
+        retain: Callable[[str], bool] | None = None,
+        on_end: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self._spool = spool
         self._bus = bus
@@ -52,6 +59,7 @@ class Relay:
             limit_bytes=self._config.in_flight_bytes,
             retry_s=self._config.retry_s,
             retry_limit_s=self._config.retry_limit_s,
+            on_end=on_end,
         )
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
