@@ -66,7 +66,7 @@ class Disk:
         Every other time a random part of what was not flushed is on the disk all the same: of each file the first so
         many changes, the last of them perhaps torn.
         """
-        _kill(pid)
+        kill_all(pid)
         is_clean = chance.random() < 0.5
         undone = sum(self._undo_file(path, chance, is_clean=is_clean) for path in self._journals("data"))
         undone += sum(self._undo_names(path, chance, is_clean=is_clean) for path in self._journals("names"))
@@ -123,7 +123,7 @@ def _changes(data: bytes) -> Iterator[_Change]:
         at += length
 
 
-def _kill(pid: int) -> None:
+def kill_all(pid: int) -> None:
     """Kill a process and all below it, which have no time to react; returns when they are gone."""
     seen: set[int] = set()
     while new := ({pid, *descendants(pid)} - seen):

@@ -15,6 +15,8 @@ from meterway import process
 from meterway.adapter.config import AdapterConfig
 from meterway.cloud.config import CloudConfig
 from meterway.concentrator.config import ConcentratorConfig
+from meterway.delivery.config import RelayConfig
+from meterway.edge import component
 from meterway.process import ChildProcess, Command
 from support.platform import MqttClient
 
@@ -49,6 +51,18 @@ class Rig(Load):
     async def _run(self, stack: AsyncExitStack, command: Command) -> ChildProcess:
         environment = self._fits.get(command.name, Fit()).environment
         return await super()._run(stack, replace(command, environment={**command.environment, **environment}))
+
+    async def add_concentrator(self, concentrator_id: str) -> None:
+        """Run one more between the same brokers."""
+        config = ConcentratorConfig(
+            id=concentrator_id,
+            local=self._reach("edge broker", "concentrator"),
+            cloud=self._reach("cloud broker", "concentrator"),
+            spool_dir=self.options.data_dir / "spool" / concentrator_id,
+            relay=RelayConfig(retry_s=self.setup.retry_s),
+        )
+        command = component("concentrator", config, self._folder / concentrator_id)
+        await self._run(self._stack, replace(command, name=concentrator_id))
 
     async def back(self, component: str) -> None:
         """Return when ``component`` runs again and is ready."""

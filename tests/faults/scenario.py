@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from faults.truth import Truth, Verdict
+from faults.truth import GOOD, Truth, Verdict
 
 
 class CannotRunError(Exception):
@@ -81,5 +81,5 @@ def result_of(truth: Truth, verdict: Verdict, recovery_s: float | None = None, n
         duplicated=verdict.duplicated,
         altered=verdict.altered + verdict.invented + verdict.conflicts + verdict.quarantined,
         recovery_s=recovery_s,
-        note=note,
+        note=note if verdict == GOOD else f"{note} {verdict}".strip(),
     )
