@@ -63,6 +63,8 @@ class Counters:
     """Readings and faults that were there already."""
     conflict: int = 0
     """Readings whose identifier was there with other content: kept aside."""
+    erased: int = 0
+    """Readings and faults of a time that was erased: acknowledged, not stored."""
     reports: int = 0
     faults: int = 0
     quarantined: int = 0
@@ -81,6 +83,7 @@ class Counters:
         self.stored += committed.stored
         self.duplicate += committed.duplicate
         self.conflict += committed.conflict
+        self.erased += committed.erased
         self.reports += committed.reports
         self.faults += committed.faults
         self.quarantined += len(committed.rejected)

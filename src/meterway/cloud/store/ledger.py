@@ -62,6 +62,18 @@ taken as (
 )
 """  # noqa: S608 - the parts are ours
 
+_FROM_STORED = """
+taken as (
+    select * from unnest($1::integer[], $2::date[]) as v (meter_key, day)
+), came as (
+    select distinct meter_key, day, reading_time, sequence_number
+    from taken join reading using (meter_key)
+    where reading_time >= day::timestamp at time zone 'UTC' and reading_time < (day + 1)::timestamp at time zone 'UTC'
+), added as (
+    select meter_key, day, 1 as stored from came
+)
+"""
+
 _ENTER = f"""
 , known as (
     select t.meter_key, t.day, coalesce(d.stored, 0) + t.stored as stored, coalesce(d.is_coarse, false) as is_coarse,
@@ -147,7 +159,7 @@ async def forget_before(database: Database, day: date) -> None:
     The last change of each subject stays: it may hold still.
     """
     async with database.transaction() as connection:
-        await _lock(connection)
+        await lock(connection)
         await connection.execute("delete from meter_day where day < $1", day)
         await connection.execute(
             "delete from state_change c where change_time < $1::date::timestamp at time zone 'UTC' and exists "
@@ -156,15 +168,34 @@ async def forget_before(database: Database, day: date) -> None:
         )
 
 
+async def enter_anew(connection: Connection, meter_key: int, first: date, last: date) -> int:
+    """Have the ledger say of a meter's days what is stored now; return how many days it had.
+
+    The caller holds the lock of the ledger (``lock``) and of the meter.
+    """
+    while await connection.fetchval("select exists (select from arrival where $1 = any(meter_keys))", meter_key):
+        await connection.execute(f"with {_FROM_ARRIVALS} {_ENTER}")
+    gone = await connection.fetch(
+        "delete from meter_day where meter_key = $1 and day between $2 and $3 returning day", meter_key, first, last
+    )
+    days = [row["day"] for row in gone]
+    await connection.execute(
+        "delete from ledger_backlog where meter_key = $1 and day between $2 and $3", meter_key, first, last
+    )
+    await connection.execute(f"with {_FROM_STORED} {_ENTER}", [meter_key] * len(days), days)
+    return len(days)
+
+
 async def _enter(database: Database, source: str) -> tuple[int, int]:
     """Enter from ``source``; return how many of its rows were taken, and how many readings were in them."""
     async with database.transaction() as connection:
-        await _lock(connection)
+        await lock(connection)
         await connection.execute("set local work_mem = '64MB'")  # else the sorts go to the disk, four times slower
         row = await connection.fetchrow(f"with {source} {_ENTER}")
     assert row is not None  # noqa: S101 - an aggregate always has a row
     return row[0], row[1]
 
 
-async def _lock(connection: Connection) -> None:
+async def lock(connection: Connection) -> None:
+    """Wait until nobody else changes the ledger; held until the transaction ends."""
     await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)

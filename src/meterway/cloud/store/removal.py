@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from meterway.cloud.store.database import Database, Row
+from meterway.cloud.store.database import Connection, Database, Row
 
 _EVER = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,9 +77,14 @@ async def delete_readings(
             [row["reading_time"] for row in found],
             [row["reading_identifier"] for row in found],
         )
-        await connection.execute(_NEWEST, keys)
+        await renew_newest(connection, keys)
         await connection.execute("select pg_notify('reading_stored', $1)", ",".join(map(str, keys)))
     return gone
+
+
+async def renew_newest(connection: Connection, meter_keys: Sequence[int]) -> None:
+    """Have meters, which the caller has locked, know their newest reading of those that are left."""
+    await connection.execute(_NEWEST, list(meter_keys))
 
 
 def _span(identifier: UUID) -> tuple[datetime, datetime]:

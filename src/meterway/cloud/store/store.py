@@ -1,13 +1,14 @@
 """``Store``: what the rest of the cloud knows of the database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, datetime
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from meterway.cloud.access.viewer import Viewer
-from meterway.cloud.store import ledger, migrate, removal
+from meterway.cloud.store import erasure, ledger, migrate, removal, retention
 from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
 from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
@@ -127,6 +128,50 @@ class Store:
             TransientError: the database is away; all are deleted, or none.
         """
         return await removal.delete_readings(self._database, identifiers, meter_id=meter_id, tenant_key=tenant_key)
+
+    async def begin_erasure(
+        self, subject: erasure.Subject, *, reason: str, tenant_key: int | None, by_account: int | None, now: datetime
+    ) -> int:
+        """Note what is to be erased, which is not stored again from now on; return the key of the erasure.
+
+        Raises:
+            TransientError: the database is away; nothing is noted.
+        """
+        return await erasure.begin(
+            self._database, subject, reason=reason, tenant_key=tenant_key, by_account=by_account, now=now
+        )
+
+    async def erase(self, *, now: datetime) -> int:
+        """Do what was begun, and prove it; return how many erasures were finished. See ``erasure``.
+
+        Raises:
+            TransientError: the database is away; call again.
+        """
+        return await erasure.work(self._database, now=now)
+
+    async def recount_erased(self, erasure_key: int) -> Mapping[str, int]:
+        """Return how many rows there are now, by table, of what was erased.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        return await erasure.recount(self._database, erasure_key)
+
+    async def broken_proof(self) -> int | None:
+        """Return the key of the first erasure whose proof does not follow from the one before; None if all do.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        return await erasure.broken_proof(self._database)
+
+    async def retain(self, *, now: datetime) -> Counter[str]:
+        """Remove what is older than is kept; return how many rows of which table. See ``retention``.
+
+        Raises:
+            TransientError: the database is away; the rest is for the next time.
+        """
+        return await retention.retain(self._database, now=now)
 
     async def enter_arrivals(self) -> None:
         """Enter into the delivery ledger all that was stored until now.

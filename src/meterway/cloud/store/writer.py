@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from meterway.cloud.store import aside, signatures
 from meterway.cloud.store.database import Connection, Database, Row
+from meterway.cloud.store.erased import leave_out_erased, version_of
 from meterway.cloud.store.migrate import MONTHS_AHEAD, Month, add_partitions
 from meterway.cloud.store.names import Meters, Names
 from meterway.cloud.store.reports import Presence, store_reports
@@ -119,6 +120,8 @@ class Committed:
     """Readings that were there already with the same content, and conflicts and faults that were known."""
     conflict: int = 0
     """Readings whose identifier is there with other content: kept aside."""
+    erased: int = 0
+    """Readings and faults of a time that was erased: not stored again."""
     reports: int = 0
     faults: int = 0
     rejected: list[Rejected] = field(default_factory=list)
@@ -131,6 +134,7 @@ class Committed:
         self.stored += other.stored
         self.duplicate += other.duplicate
         self.conflict += other.conflict
+        self.erased += other.erased
         self.reports += other.reports
         self.faults += other.faults
         self.rejected += other.rejected
@@ -196,7 +200,7 @@ class Writer:
         try:
             return await self._commit(batch, now)
         except _StaleNamesError as error:
-            raise TransientError("meters or partitions are being removed while their readings arrive") from error
+            raise TransientError("meters, readings or partitions are being removed while readings arrive") from error
 
     def _forget(self) -> None:
         self._names.forget()
@@ -209,6 +213,8 @@ class Writer:
             BadDataError: the database refuses something in the batch; nothing is stored.
             _StaleNamesError: something that was remembered is gone; nothing is stored.
         """
+        admitted = await leave_out_erased(self._database, batch)
+        batch = admitted.batch
         meters = await self._names.meters(dict(filter(None, map(_meter_of, batch))))
         kinds = _by_kind(await refuse_foreign(self._database, batch), meters)
         if kinds.readings:
@@ -216,10 +222,12 @@ class Writer:
             kinds.readings[:] = judged.readings
             kinds.rejected.extend(judged.rejected)
         rows = await self._rows(kinds.readings, meters) if kinds.readings else None
-        result = Committed(rejected=kinds.rejected)
+        result = Committed(rejected=kinds.rejected, erased=admitted.erased)
         async with self._database.transaction() as connection:
             if meters.keys:
                 await _lock_meters(connection, meters)
+            if await version_of(connection) != admitted.version:
+                raise _StaleNamesError("readings were erased meanwhile")
             if rows is not None:
                 await self._store_readings(connection, kinds.readings, rows, result)
             if kinds.reports:

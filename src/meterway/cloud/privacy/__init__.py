@@ -1,0 +1,1 @@
+"""Privacy: export, erasure with proof, retention, consents, and answers about many households."""
