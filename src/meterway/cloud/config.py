@@ -141,10 +141,13 @@ class DevicesConfig(Table, frozen=True):
     """Where devices find the broker, `mqtts://host:port`; left out: the embedded one, under the first of its names."""
     ca_file: Path | None = None
     """The certificate (PEM) of the authority that signed that broker's; left out: a public one did."""
+    mosquitto: BrokerConfig | None = None
+    """Where that broker is a mosquitto with its dynamic-security plugin: how its administrator logs in, a table as
+    `[broker]`. Its users are then the devices that enrol here."""
 
     def __post_init__(self) -> None:
-        if self.ca_file is not None and self.broker_url is None:
-            raise ValueError("[devices] has ca_file without broker_url: name the broker it is for")
+        if self.broker_url is None and (self.ca_file is not None or self.mosquitto is not None):
+            raise ValueError("[devices] has ca_file or mosquitto without broker_url: name the broker they are for")
 
 
 class LedgerConfig(Table, frozen=True):

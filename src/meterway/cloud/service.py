@@ -14,6 +14,7 @@ from meterway.bus.mqtt import MqttBus
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.devices.guard import broker_for_devices, guarded_broker
+from meterway.cloud.devices.mosquitto import guarded_mosquitto
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.keep_ledger import keep_ledger
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
@@ -72,6 +73,9 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         tasks.create_task(ingest.run(Confirmer(bus).confirm), name="meterway.cloud.ingest")
         tasks.create_task(keep_ledger(store, config.ledger, _utc_now), name="meterway.cloud.ledger")
     if config.role != "ingest":
+        mosquitto = None
+        if config.devices.mosquitto is not None:
+            mosquitto = await stack.enter_async_context(guarded_mosquitto(config.devices.mosquitto, store))
         app = create_app(
             store,
             replay=ingest.replay,
@@ -81,7 +85,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             gauges=lambda: {**_expiries(expires), **ingest.gauges(), **store.gauges(), **_connections(bus)},
             is_open=config.http.open,
             keep_audit=timedelta(days=config.audit.keep_days),
-            devices=broker_for_devices(config, embedded),
+            devices=broker_for_devices(config, embedded, mosquitto),
         )
         await _serve(app, config, stack, expires)
     if bus is not None:

@@ -11,7 +11,7 @@ from meterway.cloud.access.viewer import viewer
 from meterway.cloud.context import Context
 from meterway.cloud.devices.registry import STATUSES, BrokerForDevices, Registry, certificate_in
 from meterway.cloud.problems import HttpError
-from meterway.core.errors import BadDataError, SetupError
+from meterway.core.errors import BadDataError, SetupError, TransientError
 
 FREE_TRIES = 10
 LONGEST_PAUSE_S = 900.0
@@ -81,5 +81,7 @@ def _as_problems() -> Iterator[None]:
     except BadDataError as error:
         headers = {"WWW-Authenticate": 'Basic realm="Meterway devices"'} if error.reason == "wrong-password" else None
         raise HttpError(STATUSES.get(error.reason, 422), str(error), reason=error.reason, headers=headers) from error
+    except TransientError as error:
+        raise HttpError(503, f"{error}; make a new code and try again in a moment.", reason="broker-away") from error
     except SetupError as error:
         raise HttpError(503, f"{error}.", reason="no-certificate") from error

@@ -14,6 +14,7 @@ from meterway.bus.bus import EmbeddedBrokerConfig
 from meterway.bus.directory import Device
 from meterway.cloud.config import CloudConfig
 from meterway.cloud.devices.directory import DeviceDirectory
+from meterway.cloud.devices.mosquitto import MosquittoGuard
 from meterway.cloud.devices.notes import DeviceNotes
 from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.store import Store
@@ -77,11 +78,14 @@ async def _note_seen(broker: EmbeddedBroker, notes: DeviceNotes) -> None:
         await asyncio.sleep(SEEN_EVERY_S)
 
 
-def broker_for_devices(config: CloudConfig, embedded: EmbeddedBroker | None) -> BrokerForDevices | None:
+def broker_for_devices(
+    config: CloudConfig, embedded: EmbeddedBroker | None, mosquitto: MosquittoGuard | None = None
+) -> BrokerForDevices | None:
     """Return what devices that enrol are told of the broker; None if nobody knows where it is."""
     pinned = pinned_ca_file(config)
     if config.devices.broker_url is not None:
-        return BrokerForDevices(config.devices.broker_url, config.devices.ca_file, pinned)
+        let_in = mosquitto.let_in if mosquitto is not None else None
+        return BrokerForDevices(config.devices.broker_url, config.devices.ca_file, pinned, let_in)
     if embedded is None:
         return None
     own = embedded.config()

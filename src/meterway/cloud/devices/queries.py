@@ -157,6 +157,11 @@ def select_users(device_key: int | None) -> Statement:
     return Statement(f"{_MAY_LOG_IN} where device_key = $1", (device_key,))
 
 
+def select_closed() -> Statement:
+    """Return the statement for the devices that may not log in: not enrolled yet, or revoked."""
+    return Statement(f"{_MAY_LOG_IN} where secret_digest is null", ())
+
+
 def select_own(kind: str, device_id: str, secret_digest: bytes) -> Statement:
     """Return the statement for the device that has this password."""
     return Statement(

@@ -21,6 +21,7 @@ from meterway.cloud.devices.answers import (
     DeviceItem,
     DeviceList,
     NewDevice,
+    grant_of_row,
     made,
     refusal_item,
     username_of,
@@ -28,6 +29,7 @@ from meterway.cloud.devices.answers import (
 from meterway.cloud.query import Statement
 from meterway.core.enrolment import SECRET_BYTES, EnrolmentAnswer, EnrolmentCode, OwnAnswer, pin_of
 from meterway.core.errors import BadDataError, SetupError
+from meterway.core.grants import Grant
 
 CODE_LIFE: Final = timedelta(minutes=15)
 _PASSWORD_BYTES: Final = 32
@@ -57,6 +59,8 @@ class BrokerForDevices:
     """The certificate of the authority that signed the broker's; None: a public one did, or there is no TLS."""
     pinned_ca_file: Path | None = None
     """That of the authority that signed the cloud's own, for HTTPS; it is pinned by codes. None as above."""
+    let_in: Callable[[str, Grant, str], Awaitable[None]] | None = None
+    """Gives a user name its rights and password at a broker that does not ask the table."""
 
 
 def certificate_in(ca_file: Path | None) -> str | None:
@@ -160,6 +164,7 @@ class Registry:
 
         Raises:
             BadDataError: no such code waits (``no-code``); the sentence says whether it was used or is too old.
+            TransientError: the broker does not take the password now; the code is used up.
         """
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         ca_certificate = certificate_in(self._broker.ca_file)
@@ -167,6 +172,8 @@ class Registry:
         rows = await self._fetch(queries.enrol_device(kind, code.digest, now, digest_of(password)))
         if not rows:
             raise await self._bad_code(code, now)
+        if self._broker.let_in is not None:
+            await self._broker.let_in(username_of(rows[0]), grant_of_row(rows[0]), password)
         return made(
             EnrolmentAnswer,
             rows[0],
