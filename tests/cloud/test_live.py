@@ -132,7 +132,7 @@ async def test_one_client_too_many_gets_a_problem(store: Store) -> None:
 
 
 def test_a_client_that_does_not_read_is_dropped() -> None:
-    slow = Client()
+    slow = Client(EVERYBODY)
     assert all(slow.put(b"event") for _ in range(LIMIT_WAITING))
     assert not slow.put(b"one too many")
     assert not slow.open

@@ -115,15 +115,19 @@ create function viewer_account() returns integer stable language sql as $$
                 then nullif(current_setting('meterway.account', true), '')::integer end
 $$;
 
--- The meters of the viewer, and of which time: all of it for the tenant's staff, their time there for those who live
--- in the household today. Views ask with the rights of their owner, so that the policies below need not ask each other.
+-- The households in which the viewer lives today, and of which time. Views ask with the rights of their owner, so that
+-- the policies below need not ask each other.
+create view viewer_household as
+select household_key, from_time, coalesce(until_time, 'infinity') as until_time
+from resident
+where account_key = (select viewer_account()) and from_time <= now() and coalesce(until_time, 'infinity') > now();
+
+-- The meters of the viewer, and of which time: all of it for the tenant's staff, their time there for residents.
 create view viewer_meter as
 select meter_key, meter_id, '-infinity'::timestamptz as from_time, 'infinity'::timestamptz as until_time
 from meter where tenant_key = (select viewer_tenant())
 union all
-select meter_key, meter_id, from_time, coalesce(until_time, 'infinity')
-from resident join meter using (household_key)
-where account_key = (select viewer_account()) and from_time <= now() and coalesce(until_time, 'infinity') > now();
+select meter_key, meter_id, from_time, until_time from viewer_household join meter using (household_key);
 
 create view concentrator_tenant as select concentrator_id, tenant_key from concentrator;
 
@@ -133,7 +137,7 @@ create policy seen on tenant for select using (tenant_key = (select viewer_tenan
 alter table household enable row level security;
 create policy seen on household for select using (
     tenant_key = (select viewer_tenant())
-    or household_key in (select m.household_key from viewer_meter v join meter m using (meter_key)));
+    or household_key = any (array(select household_key from viewer_household)));
 
 alter table account enable row level security;
 create policy seen on account for select using (
@@ -149,9 +153,11 @@ create policy seen on audit for select using (tenant_key = (select viewer_tenant
 
 -- The row of a meter carries its newest reading, so it appears to a member with the first one of their time.
 alter table meter enable row level security;
-create policy seen on meter for select using (exists (
-    select from viewer_meter v where v.meter_key = meter.meter_key
-    and (last_reading_time is null or (last_reading_time >= v.from_time and last_reading_time < v.until_time))));
+create policy seen on meter for select using (
+    tenant_key = (select viewer_tenant())
+    or (household_key = any (array(select household_key from viewer_household)) and exists (
+        select from viewer_household v where v.household_key = meter.household_key
+        and (last_reading_time is null or (last_reading_time >= v.from_time and last_reading_time < v.until_time)))));
 create policy changed on meter for update
 using (tenant_key = (select viewer_tenant()) and current_setting('meterway.role', true) = 'operator')
 with check (tenant_key = (select viewer_tenant()));

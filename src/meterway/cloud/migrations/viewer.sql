@@ -20,7 +20,7 @@ begin
     for name in
         select c.oid::regclass::text from pg_class c
         where c.relnamespace = current_schema()::regnamespace and not c.relispartition
-        and ((c.relkind in ('r', 'p') and c.relrowsecurity) or c.relname in ('viewer_meter', 'concentrator_tenant'))
+        and ((c.relkind in ('r', 'p') and c.relrowsecurity) or c.relname in ('viewer_household', 'viewer_meter', 'concentrator_tenant'))
         and not has_table_privilege('meterway_viewer', c.oid, 'select')
     loop
         execute format('grant select on %s to meterway_viewer', name);
