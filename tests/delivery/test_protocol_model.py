@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from meterway.core import wire
 from meterway.core.topics import receipt_topic
@@ -77,6 +77,10 @@ class Chain(RuleBasedStateMachine):
 
     def receiver(self, hop: str) -> Receiver:
         return self.concentrator if hop == "edge" else self.cloud
+
+    @initialize()
+    def begin(self) -> None:
+        self.read(METERS[0], 4, committed=True)
 
     @rule(meter_id=st.sampled_from(METERS), count=COUNTS, committed=st.booleans())
     def read(self, meter_id: str, count: int, *, committed: bool) -> None:
@@ -180,7 +184,9 @@ class Chain(RuleBasedStateMachine):
             pytest.fail("the spools are not empty, though nothing fails any more")
         self.check_what_is_stored()
 
+    @rule(hop=HOPS)
     def pass_on(self, hop: str) -> None:
+        """All of a hop in good order: so that what comes after many steps is looked at too."""
         sender, receiver, broker = self.sender(hop), self.receiver(hop), self.brokers[hop]
         sender.send(1.1)
         sender.bus.acknowledge()
