@@ -45,7 +45,7 @@ tests() {
 }
 
 faults() {
-  apt_install rabbitmq-server
+  apt_install rabbitmq-server gcc libc6-dev
   command -v npm >/dev/null || apt_install nodejs npm
   # A peer, shown by `make faults ARGS=--peers`; the matrix itself does without it.
   npm install --silent --no-audit --no-fund --prefix .venv/node-red node-red@4.1.15 ||

@@ -1,6 +1,5 @@
 """What a concentrator's disk loses, and two concentrators that carry the same meters."""
 
-import asyncio
 import random
 import shutil
 import signal
@@ -10,17 +9,18 @@ from typing import Literal
 
 import msgspec
 
-from faults.load import RECOVERY_S
+from faults.load import RECOVERY_S, until
 from faults.powercut import kill_all
 from faults.rig import Fit, Rig
 from faults.scenario import Expect, Result, Scenario, result_of
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.delivery.config import RelayConfig, SpoolConfig
+from meterway.delivery.look import look
 from meterway.delivery.segment import find_segments
 
 Receipts = Literal["disk", "cloud"]
 
-IN_FLIGHT = 50
+IN_FLIGHT = 20
 SEGMENT_BYTES = 32_768
 PAGE_BYTES = 4096
 
@@ -39,21 +39,23 @@ def _fit(receipts: Receipts) -> Fit:
     return Fit(change=change)
 
 
-async def _while_the_cloud_stands_still(rig: Rig, spool_dir: Path, segments: int) -> None:
-    """Stop the cloud, and return when so many files wait in the concentrator's spool."""
+async def _while_the_cloud_stands_still(rig: Rig, spool_dir: Path, messages: int) -> None:
+    """Stop the cloud, and return when so many messages wait in the concentrator's spool."""
     await rig.flows()
     await rig.send("cloud", signal.SIGSTOP)
-    wanted = len(find_segments(spool_dir)) + segments
-    async with asyncio.timeout(RECOVERY_S):
-        while len(find_segments(spool_dir)) < wanted:
-            await asyncio.sleep(0.1)
+
+    async def wait_there() -> bool:
+        waiting = look(spool_dir)
+        return waiting is not None and waiting.messages >= messages
+
+    await until(wait_there, f"{messages} messages wait")
 
 
 async def replaced(receipts: Receipts, folder: Path, chance: random.Random) -> Result:
     """Kill a concentrator with a backlog and take its disk away; the next one has the same name."""
     spool_dir = folder / "spool" / "concentrator"
     async with Rig(folder, {"concentrator": _fit(receipts)}) as rig:
-        await _while_the_cloud_stands_still(rig, spool_dir, chance.randint(2, 5))
+        await _while_the_cloud_stands_still(rig, spool_dir, chance.randint(300, 600))
         pid = rig.processes["concentrator"].pid
         assert pid is not None
         kill_all(pid)  # without giving way, so that it is not started again before its disk is gone
@@ -68,7 +70,7 @@ async def damaged(receipts: Receipts, folder: Path, chance: random.Random) -> Re
     """Kill a concentrator with a backlog and overwrite a page in the middle of it."""
     spool_dir = folder / "spool" / "concentrator"
     async with Rig(folder, {"concentrator": _fit(receipts)}) as rig:
-        await _while_the_cloud_stands_still(rig, spool_dir, 4)
+        await _while_the_cloud_stands_still(rig, spool_dir, chance.randint(300, 600))
         pid = rig.processes["concentrator"].pid
         assert pid is not None
         kill_all(pid)
