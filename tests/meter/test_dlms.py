@@ -331,7 +331,7 @@ def test_clock_is_read_with_or_without_its_deviation(hexadecimal: str, expected:
 
 
 @given(st.integers(978_307_200, 4_070_908_800), st.booleans())
-@example(1_824_940_800, with_deviation=False)
+@example(1_824_940_800, False)
 def test_clock_that_is_encoded_is_read(unix_s: int, with_deviation: bool) -> None:
     time = datetime.fromtimestamp(unix_s, VIENNA)
     found = clock(date_time(time, with_deviation=with_deviation), VIENNA)
