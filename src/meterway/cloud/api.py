@@ -17,11 +17,15 @@ from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.audit_query import AuditList
 from meterway.cloud.access.middleware import Access
+from meterway.cloud.access.oidc import OidcSignIn
+from meterway.cloud.access.oidc_provider import Provider
 from meterway.cloud.access.pages import add_access_pages
 from meterway.cloud.access.routes_account import account_router
 from meterway.cloud.access.routes_audit import audit_router
+from meterway.cloud.access.routes_oidc import OidcBegin, OidcBegun, oidc_router
 from meterway.cloud.access.routes_people import people_router
 from meterway.cloud.answers import QueryAnswer
+from meterway.cloud.config import PrivacyConfig
 from meterway.cloud.context import Context, Replay, ReplayAnswer, utc_now
 from meterway.cloud.curve import CurveAnswer
 from meterway.cloud.devices import answers as device_answers
@@ -30,12 +34,16 @@ from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.guard import Guard
 from meterway.cloud.live import LiveEvent, LiveHub
 from meterway.cloud.pages import add_page, add_pages
+from meterway.cloud.privacy import answers as privacy_answers
+from meterway.cloud.privacy.keeper import Keeper
 from meterway.cloud.problems import HttpError, problem_response
 from meterway.cloud.routes.completeness import completeness_router
+from meterway.cloud.routes.consents import consents_router
 from meterway.cloud.routes.devices import devices_router
 from meterway.cloud.routes.enrolment import enrolment_router
 from meterway.cloud.routes.kept_aside import kept_aside_router
 from meterway.cloud.routes.meters import meters_router
+from meterway.cloud.routes.privacy import privacy_router
 from meterway.cloud.routes.readings import DeletedAnswer, readings_router
 from meterway.cloud.routes.signing_keys import signing_keys_router
 from meterway.cloud.routes.system import RequestCounter, system_router
@@ -75,6 +83,8 @@ _KINDS = (
     people.LinkUse,
     people.PasswordChange,
     people.Me,
+    OidcBegin,
+    OidcBegun,
     people.SessionList,
     people.TokenNew,
     people.TokenList,
@@ -90,6 +100,19 @@ _KINDS = (
     people.ResidentNew,
     people.ResidentChange,
     AuditList,
+    privacy_answers.OwnAnswer,
+    privacy_answers.ErasureNew,
+    privacy_answers.ErasureAnswer,
+    privacy_answers.ErasureList,
+    privacy_answers.ErasureDetail,
+    privacy_answers.RequestList,
+    privacy_answers.Retention,
+    privacy_answers.RetentionList,
+    privacy_answers.ConsentNew,
+    privacy_answers.ConsentAnswer,
+    privacy_answers.ConsentList,
+    privacy_answers.ResearchQuery,
+    privacy_answers.ResearchAnswer,
 )
 
 _log = logging.getLogger(__name__)
@@ -108,6 +131,8 @@ def create_app(
     is_open: bool = True,
     keep_audit: timedelta = timedelta(days=400),
     devices: BrokerForDevices | None = None,
+    provider: Provider | None = None,
+    privacy: PrivacyConfig | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -115,11 +140,14 @@ def create_app(
     loopback under which it may be addressed; ``ready``, ``counters`` and ``gauges`` add what else the process does to
     /readyz and /metrics; ``timeout_s`` bounds every query. Where it ``is_open`` everybody may do everything, else
     people sign in; the audit log is kept for ``keep_audit``. ``devices`` is told to devices that enrol; without it
-    none can.
+    none can; ``provider`` is an OpenID Connect one to sign in with. ``privacy`` says when research is answered.
     """
+    privacy = privacy or PrivacyConfig()
     audit = AuditLog(store, clock, keep_audit)
     accounts = Accounts(store, audit, clock)
+    oidc = OidcSignIn(provider, store, accounts, audit, clock) if provider is not None else None
     live = LiveHub(store, clock)
+    keeper = Keeper(store, audit, clock)
     api = Context(
         store=store,
         live=live,
@@ -131,11 +159,12 @@ def create_app(
         ready=ready,
         counters=counters,
         gauges=gauges,
+        oidc=oidc,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with audit.running(), live.running():
+        async with audit.running(), live.running(), keeper.running():
             yield
 
     app = FastAPI(title="Meterway", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -149,20 +178,24 @@ def create_app(
         kept_aside_router,
         system_router,
         account_router,
+        oidc_router,
         people_router,
         audit_router,
     ):
         app.include_router(router(api))
+    app.include_router(privacy_router(api, keeper))
+    app.include_router(consents_router(api, k=privacy.k, dominance_share=privacy.dominance_share))
     desk = Desk(api, devices)
     for device_router in (enrolment_router, devices_router):
         app.include_router(device_router(desk))
     add_pages(app)
     add_access_pages(app, api)
     add_page(app, "/devices", "devices.html")
+    add_page(app, "/privacy", "privacy.html")
     openapi.document(app, _KINDS)
     _add_problems(app)
     if not is_open:
-        app.add_middleware(Access, accounts=accounts)
+        app.add_middleware(Access, accounts=accounts, oidc=oidc)
     app.add_middleware(Guard, hosts=tuple(hosts))
     app.add_middleware(RequestCounter, requests=api.requests)
     return app

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
+from meterway.cloud.access.oidc_config import OidcConfig
 from meterway.core import topics
 from meterway.core.config import Table
 from meterway.core.hosts import is_loopback, names_of
@@ -164,6 +165,15 @@ class AuditConfig(Table, frozen=True):
     """Entries that are older are removed."""
 
 
+class PrivacyConfig(Table, frozen=True):
+    """When research is answered (docs/privacy.md)."""
+
+    k: Annotated[int, msgspec.Meta(ge=2, le=1_000_000)] = 20
+    """At least so many households must be in every cell of an answer."""
+    dominance_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+    """No household may make up more of a sum than this share."""
+
+
 class CloudConfig(Table, frozen=True):
     """One cloud process."""
 
@@ -178,6 +188,9 @@ class CloudConfig(Table, frozen=True):
     ledger: LedgerConfig = LedgerConfig()
     devices: DevicesConfig = DevicesConfig()
     audit: AuditConfig = AuditConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    oidc: OidcConfig | None = None
+    """Sign in with an OpenID Connect provider as well."""
     role: Literal["all", "ingest", "api"] = "all"
     """What this process does: take readings in, answer queries, or both. More workers can be added at any time; only
     `all` starts the embedded database."""
@@ -187,6 +200,8 @@ class CloudConfig(Table, frozen=True):
 
     def __post_init__(self) -> None:
         topics.check_id(self.worker, "worker")
+        if self.oidc is not None and self.http.open:
+            raise ValueError("[oidc] stands beside `[http] open`, where nobody signs in: keep one")
 
     @property
     def certificate_dir(self) -> Path | None:

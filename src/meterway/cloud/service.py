@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from meterway.bus.mqtt import MqttBus
+from meterway.cloud.access.oidc_provider import Provider
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.devices.guard import broker_for_devices, guarded_broker
@@ -85,6 +86,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             gauges=lambda: {**_expiries(expires), **ingest.gauges(), **store.gauges(), **_connections(bus)},
             is_open=config.http.open,
             keep_audit=timedelta(days=config.audit.keep_days),
+            provider=Provider(config.oidc) if config.oidc is not None else None,
             devices=broker_for_devices(config, embedded, mosquitto),
         )
         await _serve(app, config, stack, expires)

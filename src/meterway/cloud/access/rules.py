@@ -11,8 +11,8 @@ from meterway.cloud.access.viewer import Role, Viewer
 
 Permission: TypeAlias = Literal["read", "write", "devices", "people", "audit", "export", "research"]
 """read: meters, readings, completeness. write: claim and name meters, replay, delete readings. devices: enrol, revoke.
-people: accounts, households, tenants. audit: the audit log. export: all that is known of a person. research: answers
-about many households."""
+people: accounts, households, tenants, erasures, retention. audit: the audit log, proofs of erasures. export: all that
+is known of a person. research: answers about many households."""
 
 Demand: TypeAlias = Permission | Literal["anybody", "account", "session"]
 """A permission; or anybody, signed in or not; or any account, by session or token; or any account, by session only."""
@@ -30,11 +30,13 @@ RULES: Mapping[str, Demand] = {
     # Pages. A page whose demand is not met is not offered in the navigation either.
     "GET /": "read",
     "GET /sign-in": "anybody",
+    "GET /sign-in/oidc": "anybody",
     "GET /link/{secret}": "anybody",
     "GET /account": "account",
     "GET /people": "people",
     "GET /audit": "audit",
     "GET /devices": "devices",
+    "GET /privacy": "account",
     "GET /static/{file:path}": "anybody",
     # Operation.
     "GET /healthz": "anybody",
@@ -43,10 +45,13 @@ RULES: Mapping[str, Demand] = {
     "GET /openapi.json": "account",
     # Signing in, and the own account.
     "POST /v1/sign-in": "anybody",
+    "POST /v1/sign-in/oidc": "anybody",
     "POST /v1/link": "anybody",
     "POST /v1/sign-out": "session",
     "GET /v1/account": "account",
     "POST /v1/account/password": "session",
+    "POST /v1/account/oidc": "session",
+    "DELETE /v1/account/oidc": "session",
     "GET /v1/sessions": "session",
     "DELETE /v1/sessions/{session_id}": "session",
     "GET /v1/tokens": "session",
@@ -96,6 +101,21 @@ RULES: Mapping[str, Demand] = {
     "POST /v1/households/{household_id}/residents": "people",
     "PATCH /v1/households/{household_id}/residents/{login}": "people",
     "GET /v1/audit": "audit",
+    # Privacy. A consent, and the wish to be erased, are given by a person and not by a program.
+    "GET /v1/privacy": "account",
+    "GET /v1/privacy/export": "export",
+    "POST /v1/privacy/erasureRequest": "session",
+    "DELETE /v1/privacy/erasureRequest": "session",
+    "GET /v1/privacy/erasureRequests": "people",
+    "GET /v1/privacy/erasures": "audit",
+    "POST /v1/privacy/erasures": "people",
+    "GET /v1/privacy/erasures/{erasure_id}": "audit",
+    "GET /v1/privacy/retention": "audit",
+    "PUT /v1/privacy/retention": "people",
+    "GET /v1/consents": "account",
+    "POST /v1/consents": "session",
+    "DELETE /v1/consents/{consent_id}": "session",
+    "POST /v1/research": "research",
 }
 
 

@@ -29,6 +29,7 @@ LINKS = (
     Link("/devices", "Devices"),
     Link("/people", "People"),
     Link("/audit", "Audit"),
+    Link("/privacy", "Privacy"),
     Link("/account", "Account"),
 )
 

@@ -1,4 +1,4 @@
-"""What was erased does not come back: readings and faults of an erased time are not stored, whoever sends them again."""
+"""What was erased does not come back: what lies in an erased time is not stored, whoever sends it again."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -56,33 +56,30 @@ _TABLES = {
 }
 """What is kept beside the readings, and which rows of it belong to a meter and a time."""
 
-_DIGESTED = {
-    "conflict": ("sha256(convert_to(t.meter_id, 'UTF8'))", "reading_time"),
-    "fault": ("sha256(convert_to(t.meter_id, 'UTF8'))", "fault_time"),
-    "state_change": ("sha256(convert_to(t.subject, 'UTF8'))", "change_time"),
-    "quarantine": ("sha256(convert_to(split_part(t.topic, '/', 4), 'UTF8'))", "received_time"),
-}
-
-_RECOUNT = " union all ".join(
-    [
-        "select 'reading' as name, count(*) as count from span s "
-        "join meter m on sha256(convert_to(m.meter_id, 'UTF8')) = s.meter_digest join reading r "
-        "on r.meter_key = m.meter_key and r.reading_time >= s.from_time and r.reading_time < s.until_time",
-        "select 'newest', count(*) from span s join meter m on sha256(convert_to(m.meter_id, 'UTF8')) = s.meter_digest "
-        "where m.last_reading_time >= s.from_time and m.last_reading_time < s.until_time",
-        "select 'meter_day', count(*) from span s "
-        "join meter m on sha256(convert_to(m.meter_id, 'UTF8')) = s.meter_digest join meter_day d "
-        "on d.meter_key = m.meter_key and d.day > (s.from_time at time zone 'UTC')::date "
-        "and d.day < (s.until_time at time zone 'UTC')::date",
-        *(
-            f"select '{name}', count(*) from span s join {name} t on {key} = s.meter_digest "  # noqa: S608 - ours
-            f"and t.{time} >= s.from_time and t.{time} < s.until_time"
-            for name, (key, time) in _DIGESTED.items()
-        ),
-        "select 'account', count(*) from account a join erasure e on e.erasure_key = $1 "
-        "and e.subject_digest = sha256(convert_to('account/' || a.login, 'UTF8')) and a.created_time < e.requested_time",
-    ]
+_RECOUNT = """
+with span as (
+    select * from erased_span where erasure_key = $1
+), known as (
+    select s.*, meter_key, last_reading_time
+    from span s join meter m on sha256(convert_to(m.meter_id, 'UTF8')) = s.meter_digest
 )
+select (select count(*) from known s join reading r using (meter_key)
+        where r.reading_time >= from_time and r.reading_time < until_time) as reading,
+       (select count(*) from known where last_reading_time >= from_time and last_reading_time < until_time) as meter,
+       (select count(*) from known join meter_day d using (meter_key)
+        where day > (from_time at time zone 'UTC')::date and day < (until_time at time zone 'UTC')::date) as meter_day,
+       (select count(*) from span s join conflict t on sha256(convert_to(t.meter_id, 'UTF8')) = meter_digest
+        where reading_time >= from_time and reading_time < until_time) as conflict,
+       (select count(*) from span s join fault t on sha256(convert_to(t.meter_id, 'UTF8')) = meter_digest
+        where fault_time >= from_time and fault_time < until_time) as fault,
+       (select count(*) from span s join state_change t on sha256(convert_to(t.subject, 'UTF8')) = meter_digest
+        where change_time >= from_time and change_time < until_time) as state_change,
+       (select count(*) from span s
+        join quarantine t on sha256(convert_to(split_part(t.topic, '/', 4), 'UTF8')) = meter_digest
+        where received_time >= from_time and received_time < until_time) as quarantine,
+       (select count(*) from account a join erasure e on erasure_key = $1 and a.created_time < requested_time
+        and subject_digest = sha256(convert_to('account/' || login, 'UTF8'))) as account
+"""
 
 _UNFINISHED = "select erasure_key from erasure where finished_time is null order by erasure_key"
 
@@ -187,8 +184,8 @@ async def recount(database: Database, erasure_key: int) -> Mapping[str, int]:
     Raises:
         TransientError: the database is away.
     """
-    sql = f"with span as (select * from erased_span where erasure_key = $1) {_RECOUNT}"
-    return {row["name"]: row["count"] for row in await database.fetch(sql, erasure_key)}
+    (row,) = await database.fetch(_RECOUNT, erasure_key)
+    return dict(row.items())
 
 
 async def broken_proof(database: Database) -> int | None:
@@ -197,12 +194,13 @@ async def broken_proof(database: Database) -> int | None:
     Raises:
         TransientError: the database is away.
     """
-    previous, number = b"", 0
-    for row in await database.fetch("select * from erasure where chain_number is not null order by chain_number"):
-        number += 1
-        if row["chain_number"] != number or row["digest"] != _proof(row, previous, row["counts"], row["finished_time"]):
+    previous = b""
+    rows = await database.fetch("select * from erasure where chain_number is not null order by chain_number")
+    for number, row in enumerate(rows, 1):
+        proof = _proof(row, previous, row["counts"], row["finished_time"])
+        if row["chain_number"] != number or row["digest"] != proof:
             return int(row["erasure_key"])
-        previous = row["digest"]
+        previous = proof
     return None
 
 
@@ -335,8 +333,7 @@ async def _prove(database: Database, key: int, now: datetime) -> int:
         if row is None:
             return 0
         last = await connection.fetchrow(
-            "select chain_number, digest from erasure where chain_number is not null "
-            "order by chain_number desc limit 1"
+            "select chain_number, digest from erasure where chain_number is not null order by chain_number desc limit 1"
         )
         previous, number = (last["digest"], last["chain_number"] + 1) if last else (b"", 1)
         await connection.execute(

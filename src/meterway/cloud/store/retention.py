@@ -95,8 +95,7 @@ async def retain(database: Database, *, now: datetime) -> Counter[str]:
 async def _drop_partitions(connection: Connection, now: datetime) -> Counter[str]:
     """Drop the months of which no tenant keeps anything: faster than deleting, and the space is free at once."""
     longest = await connection.fetchval(
-        "select max(keep_days) from retention where property_id = $1 "
-        "having count(*) = (select count(*) from tenant)",
+        "select max(keep_days) from retention where property_id = $1 having count(*) = (select count(*) from tenant)",
         ALL,
     )
     if longest is None:
@@ -147,9 +146,7 @@ async def _remove_property(database: Database, tenant_key: int, property_id: str
                         old_key,
                     )
                 else:
-                    done["value"] += await _change(
-                        database, meter_key, _TAKE_OUT, first, start, old_key, new_key, kept
-                    )
+                    done["value"] += await _change(database, meter_key, _TAKE_OUT, first, start, old_key, new_key, kept)
     return done + await _remove_aside(database, tenant_key, before, only=("conflict",))
 
 
