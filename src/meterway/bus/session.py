@@ -38,6 +38,7 @@ _REFUSED_SUBSCRIPTION = 0x80
 _PUBLISH_QOS_1 = 0x32
 _PUBLISH_QOS_1_RETAIN = 0x33
 _PUBACK = b"\x40\x02"
+_CONNACK_BYTES = 2
 _PINGREQ = b"\xc0\x00"
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
@@ -158,6 +159,7 @@ class Session:
         except Exception:  # noqa: BLE001 - gmqtt's read loop would die in silence
             _log.exception("! %s sent a packet 0x%02x that cannot be used", self._login.host, package.cmd)
             self.abort()
+            self._no_answer(TransientError("it sent a packet that is no MQTT"))
 
     # What the bus does with a session.
 
@@ -170,7 +172,7 @@ class Session:
 
         Raises:
             OSError: nobody is there.
-            TransientError: the broker is busy or hung up.
+            TransientError: the broker is busy, hung up, or says what is no MQTT.
             RefusedError: the broker refuses the log-in.
             TlsError: only one side speaks TLS, or a certificate is not accepted.
         """
@@ -199,7 +201,10 @@ class Session:
         password = login.password.encode() if login.password is not None else None
         self._answer = self._loop.create_future()
         await connection.auth(login.client_id, username, password, will_message=will)
-        code = (await self._answer)[1]
+        answer = await self._answer
+        if len(answer) != _CONNACK_BYTES:
+            raise TransientError("it answers the log-in with something else than a CONNACK")
+        code = answer[1]
         if code == _UNAVAILABLE:
             raise TransientError("it says that it is not available")
         if code:
@@ -209,7 +214,7 @@ class Session:
         """Subscribe to the filters, each with its QoS.
 
         Raises:
-            TransientError: the broker hung up.
+            TransientError: the broker hung up, or says what is no MQTT.
             RefusedError: the broker refuses one of the filters.
         """
         if not topic_filters or self._connection is None:
@@ -217,6 +222,8 @@ class Session:
         self._answer = self._loop.create_future()
         self._connection.subscribe([gmqtt.Subscription(each, qos=qos) for each, qos in topic_filters.items()])
         codes = (await self._answer)[2:]
+        if len(codes) != len(topic_filters):
+            raise TransientError(f"it answers {len(codes)} of {len(topic_filters)} subscriptions")
         refused = [each for each, code in zip(topic_filters, codes, strict=True) if code == _REFUSED_SUBSCRIPTION]
         if refused:
             names = ", ".join(refused)
@@ -329,9 +336,12 @@ class Session:
     def _on_disconnect(self, _command: int, _data: bytes) -> None:
         """Note that gmqtt saw the connection end."""
         self._lost.set()
+        hint = "; if it wants a certificate of this client, name certificate_file" if self._login.tls else ""
+        self._no_answer(_HungUpError(f"it closed the connection{hint}"))
+
+    def _no_answer(self, why: TransientError) -> None:
         if self._answer is not None and not self._answer.done():
-            hint = "; if it wants a certificate of this client, name certificate_file" if self._login.tls else ""
-            self._answer.set_exception(_HungUpError(f"it closed the connection{hint}"))
+            self._answer.set_exception(why)
 
     def _write(self, packet: bytes) -> None:
         """Collect what is written in one turn of the event loop: one system call for many packets."""
