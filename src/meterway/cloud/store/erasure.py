@@ -232,10 +232,13 @@ async def _erase_person(database: Database, key: int) -> None:
 
 
 async def _pseudonymise(connection: Connection, key: int, name: str, subject: str) -> int:
-    """Put ``erased/[number]`` where the audit log names somebody or something; return how many entries changed."""
+    """Put ``erased/[number]`` where the audit log names somebody or something; return how many entries changed.
+
+    Of what was done to them nothing more is kept.
+    """
     changed = await connection.execute(
         "update audit set subject = case when subject in ($2, $3) then $4 else subject end, "
-        "detail = replace(detail::text, $1, $5)::jsonb "
+        "detail = case when subject not in ($2, $3) then replace(detail::text, $1, $5)::jsonb end "
         "where subject in ($2, $3) or position($1 in detail::text) > 0",
         json.dumps(name),
         name,
