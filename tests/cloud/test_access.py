@@ -81,6 +81,7 @@ def test_what_is_not_in_the_table_is_refused() -> None:
     assert rules.find("GET", "/v1/meters/m1").demand == "read"
     assert rules.find("HEAD", "/v1/meters").demand == "read"
     assert rules.find("PUT", "/v1/meters/m1") == rules.Found(None, ("GET", "PATCH"))
+    assert rules.find("GET", "/v1/quarantine/replay") == rules.Found(None, ("POST",))
     for path in ("/v1/meters/", "/v1/meters/a/b/c", "/v1/meters\n", "//v1/meters", "/v1", "/v1/meters/{meter_id}/x"):
         assert rules.find("GET", path) == rules.Found(None, ())
     member = Viewer(account_key=1, tenant_key=1, actor="a", role="member")

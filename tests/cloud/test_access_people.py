@@ -38,6 +38,8 @@ async def test_people_are_invited_housed_and_shut_out(store: Store) -> None:
         assert (await operator.post(f"/v1/households/{house}/residents", json=moved)).status_code == 204
         meter = (await operator.patch("/v1/meters/m1", json={"householdId": house})).json()
         assert meter["householdId"] == house
+        answer = await operator.patch("/v1/meters/m1", json={"householdId": house + 1})
+        assert (answer.status_code, answer.json()["reason"]) == (404, "no-household")
         (listed,) = (await operator.get("/v1/households")).json()["content"]
         assert [each["login"] for each in listed["residents"]] == ["eve@example.org"]
         assert [each["meterId"] for each in listed["meters"]] == ["m1"]

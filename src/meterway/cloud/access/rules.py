@@ -125,20 +125,18 @@ class Found(NamedTuple):
     demand: Demand | None
     """None: refused, whoever asks."""
     other_methods: tuple[str, ...]
-    """What may be done at the path instead."""
+    """What may be done at the path."""
 
 
 def find(method: str, path: str) -> Found:
-    """Return what ``method`` at ``path`` demands. HEAD is as GET."""
-    asked = "GET" if method == "HEAD" else method
-    exact = RULES.get(f"{asked} {path}") if "{" not in path else None
-    if exact is not None:
-        return Found(exact, ())
-    methods: dict[str, Demand] = {}
-    for each, pattern, demand in _PATTERNS:
-        if pattern.fullmatch(path):
-            methods.setdefault(each, demand)
-    return Found(methods.get(asked), tuple(sorted(methods)))
+    """Return what ``method`` at ``path`` demands. HEAD is as GET; a path that stands in the table is no pattern's."""
+    methods = _PATHS.get(path)
+    if methods is None:
+        methods = {}
+        for each, pattern, demand in _PATTERNS:
+            if pattern.fullmatch(path):
+                methods.setdefault(each, demand)
+    return Found(methods.get("GET" if method == "HEAD" else method), tuple(sorted(methods)))
 
 
 def permissions(viewer: Viewer) -> frozenset[str]:
@@ -163,9 +161,19 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(made), re.DOTALL)
 
 
+def _paths() -> dict[str, dict[str, Demand]]:
+    found: dict[str, dict[str, Demand]] = {}
+    for rule, demand in RULES.items():
+        method, _, path = rule.partition(" ")
+        if "{" not in path:
+            found.setdefault(path, {})[method] = demand
+    return found
+
+
 def _patterns() -> list[tuple[str, re.Pattern[str], Demand]]:
     split = [(rule.partition(" "), demand) for rule, demand in RULES.items()]
     return [(method, _pattern(path), demand) for (method, _, path), demand in split]
 
 
+_PATHS = _paths()
 _PATTERNS = _patterns()

@@ -37,6 +37,7 @@ from meterway.cloud.meters import (
 from meterway.cloud.problems import HttpError
 from meterway.cloud.query import Statement
 from meterway.cloud.store import Row
+from meterway.core.errors import BadDataError
 
 MeterId = Annotated[str, Path(description="As in the topic: letters, digits, `_` and `-`")]
 DayText = Annotated[str | None, Query(description="YYYY-MM-DD; today without it")]
@@ -128,7 +129,7 @@ def meters_router(api: Context) -> APIRouter:
         change = parse_change(await body_of(request))
         if change.household_id is not UNSET and "people" not in rules.permissions(viewer.get()):
             raise HttpError(403, "Households need the permission `people` too.", reason="not-permitted")
-        rows = await api.fetch(change_meter(checked_meter_id(meter_id), change))
+        rows = await _changed(api, checked_meter_id(meter_id), change)
         if not rows:
             raise no_meter(meter_id)
         api.audit.note("changed", meter_id, change)
@@ -188,6 +189,16 @@ async def _meter_row(api: Context, meter_id: str) -> Row:
     if not rows:
         raise no_meter(meter_id)
     return rows[0]
+
+
+async def _changed(api: Context, meter_id: str, change: MeterChange) -> list[Row]:
+    try:
+        return await api.fetch(change_meter(meter_id, change))
+    except BadDataError as error:
+        if error.reason != "refused-by-database" or not isinstance(change.household_id, int):
+            raise
+        sentence = f"The meter's tenant has no household {change.household_id}; /v1/households lists them."
+        raise HttpError(404, sentence, reason="no-household") from error
 
 
 async def _curve(api: Context, row: Row, day: Day) -> CurveAnswer:

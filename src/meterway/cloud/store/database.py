@@ -46,16 +46,18 @@ def translated_errors() -> Iterator[None]:
         TransientError: the database is away, ending, full or busy.
         BadDataError: it refused a value (reason ``refused-by-database``).
         SetupError: it refused us: wrong password, no such database, tables that are not there.
+
+    Only what the database says is passed on, not its details, which can quote a whole row.
     """
     try:
         yield
     except asyncpg.PostgresError as error:
-        kind = (error.sqlstate or "")[:2]
+        kind, said = (error.sqlstate or "")[:2], error.args[0] if error.args else type(error).__name__
         if kind in _TRANSIENT_CLASSES:
-            raise TransientError(f"the database cannot serve now: {error}") from error
+            raise TransientError(f"the database cannot serve now: {said}") from error
         if kind in _DATA_CLASSES:
-            raise BadDataError(f"the database refuses a value: {error}", reason="refused-by-database") from error
-        raise SetupError(f"the database refuses: {error}; check [database] and the versions of both") from error
+            raise BadDataError(f"the database refuses a value: {said}", reason="refused-by-database") from error
+        raise SetupError(f"the database refuses: {said}; check [database] and the versions of both") from error
     except (asyncpg.DataError, UnicodeEncodeError) as error:
         raise BadDataError(f"a value cannot go to the database: {error}", reason="refused-by-database") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError) as error:
