@@ -34,6 +34,7 @@ from meterway.demo.count import Count, StoredReading, count
 from meterway.demo.platform import Options, Platform
 from meterway.meter.virtual.ledger import read_ledger
 from meterway.process import ChildProcess, Command
+from support.brokers import free_port
 from support.platform import Api, descendants
 
 METERS, SPEED = 10, 20.0
@@ -90,6 +91,8 @@ class Load(Platform):
         self.links: dict[str, Link] = {}
         self._brokers: dict[str, Broker] = {}
         self._dsn_file: Path | None = None
+        self._page_port = free_port()
+        """Not the demo's: while our cloud is down, another demo on the machine would take that one."""
 
     async def _start_cloud(self) -> None:
         """Start what the setup adds, then the cloud."""
@@ -108,6 +111,7 @@ class Load(Platform):
         if setup.server or CLOUD_DATABASE in setup.linked:
             await self._start_server()
         await super()._start_cloud()
+        self.page_url = f"http://127.0.0.1:{self._page_port}/"
 
     async def _start_server(self) -> None:
         """Start PostgreSQL outside of the cloud, and a link to it if there is to be one."""
@@ -143,7 +147,8 @@ class Load(Platform):
                 return msgspec.structs.replace(config, local=local, cloud=upstream, relay=relay)
             case CloudConfig():
                 database = DatabaseConfig(dsn_file=self._dsn_file) if self._dsn_file else config.database
-                return msgspec.structs.replace(config, broker=self._reach(cloud, "cloud"), database=database)
+                http = msgspec.structs.replace(config.http, port=self._page_port)
+                return msgspec.structs.replace(config, broker=self._reach(cloud, "cloud"), database=database, http=http)
 
     async def _run(self, stack: AsyncExitStack, command: Command) -> ChildProcess:
         if command.name in _CONFIGS:
