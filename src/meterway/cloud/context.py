@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
+from meterway.cloud.access.oidc import OidcSignIn
 from meterway.cloud.access.viewer import viewer
 from meterway.cloud.answers import encoder
 from meterway.cloud.kept_aside import select_keys
@@ -62,6 +63,8 @@ class Context:
     """Counters of the process for /metrics, by name."""
     gauges: Callable[[], Mapping[str, float]]
     """What else it measures, by name."""
+    oidc: OidcSignIn | None = None
+    """Signing in with a provider, where one is configured."""
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """By route, method and status."""
 

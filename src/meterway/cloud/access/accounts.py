@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from time import monotonic
 
 from meterway.cloud.access.audit import AuditLog
@@ -21,6 +20,7 @@ from meterway.cloud.access.viewer import EVERYBODY, NOBODY, Role, Viewer
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Row, Store
 from meterway.core.errors import MeterwayError
+from meterway.core.hosts import is_loopback
 
 IDLE = timedelta(hours=12)
 """A session that is not used for so long is over."""
@@ -120,7 +120,7 @@ class Accounts:
             return None
         if rows[0]["last_used_time"] < now - NOTE_USE_EVERY:
             await self._store.fetch("update session set last_used_time = $2 where digest = $1", digest, now)
-        return _viewer(rows[0], session=digest, csrf_token=csrf_token_of(secret))
+        return viewer_of(rows[0], session=digest, csrf_token=csrf_token_of(secret))
 
     async def by_token(self, secret: str) -> Viewer | None:
         """Return whose API token it is; None if it is nobody's, expired or revoked.
@@ -137,7 +137,7 @@ class Accounts:
             await self._store.fetch(
                 "update api_token set last_used_time = $2 where api_token_key = $1", row["api_token_key"], now
             )
-        return _viewer(row, scopes=frozenset(row["scopes"]), token_key=row["api_token_key"])
+        return viewer_of(row, scopes=frozenset(row["scopes"]), token_key=row["api_token_key"])
 
     async def sign_in(self, login: str, password: str, address: str) -> Started:
         """Begin a session with login and password.
@@ -148,7 +148,7 @@ class Accounts:
         """
         login, now_s = login.strip().lower()[:200], monotonic()
         keys = [(self._by_login, login)]
-        if not _is_loopback(address):  # behind a proxy of this machine all have the same one
+        if not is_loopback(address):  # behind a proxy of this machine all have the same one
             keys.append((self._by_address, address))
         wait_s = max(tries.pause_s(key, now_s) for tries, key in keys)
         if wait_s > 0:
@@ -168,7 +168,7 @@ class Accounts:
             raise HttpError(401, "Login or password is wrong.", reason="wrong-password")
         for tries, key in keys:
             tries.succeeded(key)
-        return await self.start_session(_viewer(row), how={"address": address, "by": "password"})
+        return await self.start_session(viewer_of(row), how={"address": address, "by": "password"})
 
     async def start_session(self, who: Viewer, *, how: dict[str, str]) -> Started:
         """Begin a session of an account that has proved itself; ``how`` goes to the audit log.
@@ -203,6 +203,9 @@ class Accounts:
         if who is EVERYBODY:
             return True
         with suppress(MeterwayError):
+            if who.expires is not None:
+                enabled = "select 1 from account where account_key = $1 and not disabled"
+                return who.expires > self._clock() and bool(await self._store.fetch(enabled, who.account_key))
             return bool(
                 await self._store.fetch(
                     _STILL, who.account_key, who.role, who.tenant_key, who.session, self._clock(), who.token_key
@@ -256,7 +259,7 @@ class Accounts:
         rows = await self._store.fetch(_USE_LINK, digest_of(secret), self._clock(), check_name(name), password_hash)
         if not rows:
             raise no_link()
-        return await self.start_session(_viewer(rows[0]), how={"address": address, "by": "link"})
+        return await self.start_session(viewer_of(rows[0]), how={"address": address, "by": "link"})
 
     async def change_password(self, who: Viewer, old: str, new: str, address: str) -> Started:
         """Change the password of a viewer, end all their sessions, and begin a new one.
@@ -327,7 +330,7 @@ def no_link() -> HttpError:
     )
 
 
-def _viewer(
+def viewer_of(
     row: Row,
     *,
     scopes: frozenset[str] | None = None,
@@ -335,6 +338,7 @@ def _viewer(
     token_key: int | None = None,
     csrf_token: str | None = None,
 ) -> Viewer:
+    """Return who the row of an account is."""
     return Viewer(
         account_key=row["account_key"],
         tenant_key=row["tenant_key"],
@@ -345,10 +349,3 @@ def _viewer(
         token_key=token_key,
         csrf_token=csrf_token,
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

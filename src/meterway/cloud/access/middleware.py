@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from meterway.cloud import pages
 from meterway.cloud.access import rules
 from meterway.cloud.access.accounts import Accounts, same_csrf_token
+from meterway.cloud.access.oidc import OidcSignIn
+from meterway.cloud.access.secret import TOKEN_PREFIX
 from meterway.cloud.access.viewer import NOBODY, Viewer, viewer
 from meterway.cloud.guard import SAFE_METHODS
 from meterway.cloud.problems import HttpError, database_away
@@ -23,9 +25,10 @@ SECURE_COOKIE = "__Host-meterway"
 class Access:
     """ASGI middleware; sets the viewer of the request, or refuses it."""
 
-    def __init__(self, app: ASGIApp, accounts: Accounts) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts, oidc: OidcSignIn | None = None) -> None:
         self._app = app
         self._accounts = accounts
+        self._oidc = oidc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,7 +57,7 @@ class Access:
         try:
             if authorization is not None:
                 kind, _, secret = authorization.partition(" ")
-                who = await self._accounts.by_token(secret.strip()) if kind.lower() == "bearer" else None
+                who = await self._by_bearer(secret.strip()) if kind.lower() == "bearer" else None
                 why = "The token is not known, expired or revoked"
             else:
                 in_cookie = session_secret(scope["scheme"], headers)
@@ -65,6 +68,11 @@ class Access:
         if who is None:
             raise HttpError(401, f"{why}; the page is at /sign-in.", reason="sign-in", headers=_CHALLENGE)
         return who
+
+    async def _by_bearer(self, secret: str) -> Viewer | None:
+        if self._oidc is not None and not secret.startswith(TOKEN_PREFIX):
+            return await self._oidc.by_access_token(secret)
+        return await self._accounts.by_token(secret)
 
 
 def session_secret(scheme: str, headers: Headers) -> str | None:

@@ -71,6 +71,8 @@ class Me(_Answer, frozen=True):
     """For the header ``X-CSRF-Token``, where a session asks."""
     home: str
     """The first page they may open."""
+    oidc_linked: bool = False
+    """Whether the account is linked with the OpenID Connect provider."""
 
 
 class SessionAnswer(_Answer, frozen=True):

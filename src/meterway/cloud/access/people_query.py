@@ -14,9 +14,10 @@ from meterway.cloud.query import Statement
 
 
 def select_me(account_key: int | None) -> Statement:
-    """Return the statement for ``name`` and ``tenant_id`` of an account."""
+    """Return the statement for ``name``, ``tenant_id`` and ``oidc_linked`` of an account."""
     return Statement(
-        "select a.name, t.tenant_id from account a left join tenant t using (tenant_key) where a.account_key = $1",
+        "select a.name, t.tenant_id, a.oidc_subject is not null as oidc_linked "
+        "from account a left join tenant t using (tenant_key) where a.account_key = $1",
         (account_key,),
     )
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from msgspec.structs import replace
 
 from meterway.cloud import openapi
 from meterway.cloud.access import people_query, rules
@@ -38,6 +39,7 @@ _ME = {
     "permissions": ["read", "write"],
     "csrfToken": None,
     "home": "/",
+    "oidcLinked": False,
 }
 _SESSION = {
     "sessionId": "9f86d081884c7d65",
@@ -106,7 +108,8 @@ def account_router(api: Context) -> APIRouter:
         """Tell who asks, and what they may do."""
         who = viewer.get()
         rows = [] if who.account_key is None else await api.fetch(people_query.select_me(who.account_key))
-        return json_answer(_me(who, rows[0]["name"] if rows else "", rows[0]["tenant_id"] if rows else None))
+        me = _me(who, rows[0]["name"] if rows else "", rows[0]["tenant_id"] if rows else None)
+        return json_answer(replace(me, oidc_linked=bool(rows) and rows[0]["oidc_linked"]))
 
     @router.post(
         "/v1/account/password",

@@ -6,6 +6,7 @@ to PostgreSQL, whose row-level security then shows only what is theirs; routes n
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 Role = Literal["operator", "auditor", "member", "researcher"]
@@ -30,6 +31,8 @@ class Viewer:
     """The digest of the session; None for a token, or nobody in particular."""
     token_key: int | None = field(default=None, repr=False)
     """The key of the API token; None for a session, or nobody in particular."""
+    expires: datetime | None = field(default=None)
+    """When an access token of an OpenID Connect provider ends; None for a session, an API token, or nobody."""
     csrf_token: str | None = field(default=None, repr=False)
     """What a page of this session sends as ``X-CSRF-Token`` with what is not safe."""
 

@@ -3,6 +3,7 @@
 import { request } from "./api.js";
 import { byId, element, text } from "./dom.js";
 import { moment } from "./format.js";
+import { onProvider } from "./oidc.js";
 
 const WORDS = {
   read: "read meters and readings",
@@ -93,6 +94,21 @@ async function changePassword(event) {
   }
 }
 
+function showProvider(linked) {
+  const button = byId("oidc");
+  const { provider } = button.dataset;
+  text(byId("oidc-said"), linked ? `You may sign in with ${provider} as well.` : "");
+  text(button, linked ? `Sign in with ${provider} no more` : `Link with ${provider}`);
+  button.hidden = false;
+  if (!linked) return onProvider("/v1/account/oidc");
+  button.addEventListener("click", () =>
+    request("/v1/account/oidc", { method: "DELETE" }).then(
+      () => location.reload(),
+      (error) => show("oidc-error", error.message),
+    ),
+  );
+}
+
 async function signOut() {
   await request("/v1/sign-out", { method: "POST" });
   location.assign("/sign-in");
@@ -104,6 +120,7 @@ if (byId("token-form")) {
   byId("sign-out").addEventListener("click", signOut);
 }
 const me = await request("/v1/account");
+if (byId("oidc")) showProvider(me.oidcLinked);
 text(byId("me"), [me.name, me.role, me.tenantId ?? "all tenants"].filter(Boolean).join(" · "));
 if (byId("token-form")) {
   byId("token-scopes").append(...me.permissions.map(scopeBox));

@@ -2,6 +2,7 @@
 
 import { request } from "./api.js";
 import { byId, text } from "./dom.js";
+import { onProvider } from "./oidc.js";
 
 function fail(message) {
   text(byId("error"), message);
@@ -22,4 +23,5 @@ byId("link").addEventListener("submit", async (event) => {
     event.submitter.disabled = false;
   }
 });
+onProvider("/v1/sign-in/oidc", () => ({ invitation: location.pathname.split("/").pop() }));
 byId("name").focus();

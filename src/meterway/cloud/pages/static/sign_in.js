@@ -2,6 +2,7 @@
 
 import { request } from "./api.js";
 import { byId, text } from "./dom.js";
+import { onProvider } from "./oidc.js";
 
 /** Where to go: a path of this site only. */
 function next(home) {
@@ -27,4 +28,5 @@ byId("sign-in").addEventListener("submit", async (event) => {
     button.disabled = false;
   }
 });
+onProvider("/v1/sign-in/oidc", () => ({ next: next("") }));
 byId("login").focus();
