@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from zipfile import ZipFile
 
@@ -15,13 +17,17 @@ import httpx
 import pytest
 
 from meterway.cloud.api import create_app
+from meterway.cloud.backup import back_up, restore
 from meterway.cloud.config import PrivacyConfig
 from meterway.cloud.postgres import find_programs
 from meterway.cloud.store import Store
-from meterway.core import reports
+from meterway.cloud.store.erasure import EVER, Subject
+from meterway.core import reports, wire
+from meterway.core.reading import MeterReading
+from meterway.core.topics import SpecificTopic, concentrator_topic, smart_meter_topic
 from support.access import PASSWORD, add_account, add_tenant, add_token, clients_of, move_in, sign_in, token_of
 from support.access import with_password as add_with_password
-from support.cloud_http import fault, put, reading, rejected, series, value
+from support.cloud_http import fault, put, reading, reading_id, rejected, series, value
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 MIDNIGHT = NOW.replace(hour=0, minute=0, second=0)
@@ -441,7 +447,7 @@ async def test_a_consent_counts_only_while_and_for_what_it_is_valid(study: Study
         "from_time = now()",
         "until_time = now() - interval '3 days'",
     ):
-        await study.store.fetch(f"update consent set {change} where account_key = $1", study.accounts[0])  # noqa: S608
+        await study.store.fetch(f"update consent set {change} where account_key = $1", study.accounts[0])
         assert await study.refusal() == "too-few-households", change
         await study.store.fetch(
             "update consent set expires_time = now() + interval '1 day', revoked_time = null, "
@@ -488,3 +494,44 @@ async def test_a_member_gives_and_revokes_a_consent_for_the_own_household_only(s
     assert (await study.client.get("/v1/consents")).json()["content"][0]["revokedTime"] is not None
     too_long = {**body, "householdId": own, "expiresTime": "2999-01-01T00:00:00Z"}
     assert (await study.client.post("/v1/consents", json=too_long)).status_code == 422
+
+
+async def test_a_restored_backup_of_before_an_erasure_is_erased_again(database_dsn: str, tmp_path: Path) -> None:
+    file = tmp_path / "before.backup"
+    async with await Store.connect(database_dsn) as store:
+        await store.migrate(now=NOW)
+        await put(store, at(120, EVES_KWH), at(20, EVES_KWH), at(20, "1.0", "next-door"))
+        await move_in(store, await add_account(store, "eve.adams", "member", 1), [METER], MOVED_IN, tenant_key=1)
+        await back_up(database_dsn, file, progress=lambda _: None)
+        subject = Subject("account", "eve.adams", EVER, None)
+        asked = datetime.now(UTC)
+        await store.begin_erasure(subject, reason="objection", tenant_key=1, by_account=None, now=asked)
+        assert await store.erase(now=asked) == 1
+    said: list[str] = []
+    await restore(database_dsn, file, replace=True, progress=said.append)
+    assert "erasing again what was erased since the backup" in said
+    assert EVES_KWH not in await asyncio.to_thread(dump, database_dsn)
+    async with await Store.connect(database_dsn) as store:
+        assert [row["login"] for row in await store.fetch("select login from account")] == []
+        assert (await store.fetch("select count(*) from reading"))[0][0] == 1
+        assert (await store.commit_batch([at(20, EVES_KWH)], now=NOW)).erased == 1
+        assert await store.broken_proof() is None
+
+
+# ---- no person in a message ----
+
+
+def test_no_message_names_a_person() -> None:
+    words = re.compile("account|household|person|login|tenant|resident|member", re.IGNORECASE)
+    kinds = [reports.Status, reports.MeterDescription, reports.Fault]
+    fields = {name for kind in kinds for name in kind.__struct_fields__}
+    payload = wire.encode(
+        MeterReading(reading_id(METER, NOW), METER, NOW, (value("OBIS_1.8.0", "1.5", "kWh"),), 1, None)
+    ).decode()
+    said = [
+        *fields,
+        *re.findall(r'"(\w+)":', payload),
+        concentrator_topic("c", smart_meter_topic("m", SpecificTopic.READINGS)),
+    ]
+    assert [each for each in said if words.search(each)] == []
+    assert {"readingTime", "meterIndividualId"} <= set(said)

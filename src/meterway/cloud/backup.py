@@ -91,6 +91,8 @@ async def back_up(dsn: str, file: Path, *, progress: Progress) -> None:
 async def restore(dsn: str, file: Path, *, replace: bool, progress: Progress) -> Content:
     """Put what ``file`` holds into the database, and bring it up to date; ``replace`` what is there.
 
+    What the replaced database had erased since is erased again.
+
     Raises:
         SetupError: the file is no backup, or of a newer Meterway or PostgreSQL; the database is not empty and not to
             be replaced, or somebody uses it.
@@ -100,11 +102,15 @@ async def restore(dsn: str, file: Path, *, replace: bool, progress: Progress) ->
     async with await Store.connect(dsn, connections=2) as store:
         await _check_target(store, replace=replace)
         await _check_server(store, made)
+        erased = await store.remembered_erasures()
     progress(f"restoring {file}: schema {made.schema}, of PostgreSQL {made.server}")
     await _pour(dsn, file)
     progress("bringing the schema up to date")
     async with await Store.connect(dsn, connections=2) as store:
         await store.migrate(now=datetime.now(UTC))
+        if await store.erase_again(erased):
+            progress("erasing again what was erased since the backup")
+            await store.erase(now=datetime.now(UTC))
         await store.fetch("analyze")
         return await _content(store)
 

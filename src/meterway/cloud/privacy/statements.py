@@ -23,9 +23,8 @@ LIMIT_CONSENTS = 1000
 
 def select_consents(account_key: int | None = None) -> Statement:
     """Return the statement for the consents that a viewer may see, or those of an account."""
-    sql = _CONSENT.format(consents="consent")
-    sql += " where $1::integer is null or account_key = $1 order by consent_key desc limit $2"
-    return Statement(sql, (account_key, LIMIT_CONSENTS))
+    ordered = "where $1::integer is null or account_key = $1 order by consent_key desc limit $2"
+    return Statement(_CONSENT.format(consents="consent") + ordered, (account_key, LIMIT_CONSENTS))
 
 
 def add_consent(who: Viewer, new: ConsentNew, now: datetime) -> Statement:
@@ -33,13 +32,13 @@ def add_consent(who: Viewer, new: ConsentNew, now: datetime) -> Statement:
 
     Nothing if they never lived in that household, or gave ``LIMIT_CONSENTS`` already.
     """
-    added = f"""
+    added = """
         with added as (
             insert into consent (account_key, household_key, purpose, property_ids, step_s, from_time, until_time,
                                  given_time, expires_time)
             select $1, $2, $3, $4, $5, $6, $7, $8, $9
             where exists (select from resident where account_key = $1 and household_key = $2)
-            and (select count(*) from consent where account_key = $1) < {LIMIT_CONSENTS}
+            and (select count(*) from consent where account_key = $1) < $10
             returning *)
     """
     return Statement(
@@ -54,6 +53,7 @@ def add_consent(who: Viewer, new: ConsentNew, now: datetime) -> Statement:
             new.until_time,
             now,
             new.expires_time,
+            LIMIT_CONSENTS,
         ),
     )
 

@@ -1,4 +1,7 @@
-"""What is kept beside the readings: quarantine, conflicts and faults. Each is bounded; the oldest go first."""
+"""What is kept beside the readings: quarantine, conflicts and faults. Each is bounded.
+
+At a bound the oldest of the concentrator that has most go first: who floods pushes out nothing of the others.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -130,14 +133,17 @@ class Trimmer:
         return removed
 
     async def _trim(self, connection: Connection, table: str) -> int:
-        column = "data" if table == "fault" else "payload"
+        column, sender = ("data", "concentrator_id") if table == "fault" else ("payload", "split_part(topic, '/', 2)")
         return int(
             await connection.fetchval(
                 f"""
-                with ranked as (
-                    select {table}_key as key, row_number() over newest as row_count,
-                           sum(octet_length({column})) over newest as byte_count
-                    from {table} window newest as (order by {table}_key desc)
+                with placed as (
+                    select {table}_key as key, octet_length({column}) as byte_count,
+                           row_number() over (partition by {sender} order by {table}_key desc) as place
+                    from {table}
+                ), ranked as (
+                    select key, row_number() over fair as row_count, sum(byte_count) over fair as byte_count
+                    from placed window fair as (order by place, key desc)
                 ), gone as (
                     delete from {table} using ranked
                     where {table}_key = key and (row_count > $1 or byte_count > $2) returning 1

@@ -165,6 +165,22 @@ class Store:
         """
         return await erasure.broken_proof(self._database)
 
+    async def remembered_erasures(self) -> list[Row]:
+        """Return what was erased, for ``erase_again`` in a database that is restored.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        return await erasure.remembered(self._database)
+
+    async def erase_again(self, remembered: Sequence[Row]) -> int:
+        """Begin the erasures that a restored database does not know; return how many. ``erase`` does them.
+
+        Raises:
+            TransientError: the database is away; none is begun.
+        """
+        return await erasure.erase_again(self._database, remembered)
+
     async def retain(self, *, now: datetime) -> Counter[str]:
         """Remove what is older than is kept; return how many rows of which table. See ``retention``.
 

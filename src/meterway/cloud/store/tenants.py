@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from meterway.cloud.store.database import Database
-from meterway.cloud.store.rows import Arrived, ArrivedReading, ArrivedReport, Rejected
+from meterway.cloud.store.rows import Arrived, ArrivedFault, ArrivedReading, ArrivedReport, Rejected
 
 _FOREIGN = """
 select meter_id, v.concentrator_id from unnest($1::text[], $2::text[]) as v (meter_id, concentrator_id)
@@ -33,7 +33,7 @@ def _carried(each: Arrived) -> tuple[str, str] | None:
     """Return meter and concentrator of what speaks for a meter."""
     if isinstance(each, ArrivedReading):
         return each.reading.meter_id, each.concentrator_id
-    if isinstance(each, ArrivedReport) and each.meter_id is not None:
+    if isinstance(each, ArrivedReport | ArrivedFault) and each.meter_id is not None:
         return each.meter_id, each.concentrator_id
     return None
 
