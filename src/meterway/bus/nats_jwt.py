@@ -45,7 +45,7 @@ def read_claims(token: bytes, kind: type[_Claims]) -> _Claims:
         if len(parts) != _PARTS:
             raise ValueError("it has not three parts")  # noqa: TRY301 - said as the others below
         return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + b"=="), type=kind)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise BadDataError(f"a token cannot be read: {error}", reason="bad-token") from error
 
 
