@@ -257,6 +257,11 @@ class Adapter(Process):
             self.acknowledged.append(reading)
         self._appended.append(reading)
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether there are readings that are not acknowledged yet."""
+        return bool(self._appended)
+
     def commit(self) -> None:
         """Wait for the disk, then acknowledge."""
         appended, self._appended = self._appended, []
@@ -287,6 +292,8 @@ class Receiver:
         self._taken: list[Taken] = []
         self._committed: list[Taken] = []
         self._acknowledged: list[Taken] = []
+        self.durable: set[bytes] = set()
+        """The digests of all that was ever committed here."""
         self._loop = _Loop()
         with as_running(self._loop):
             self._confirmer = Confirmer(ModelBus(source))
@@ -297,16 +304,16 @@ class Receiver:
 
     def take(self, message: Message) -> None:
         """Take a message that the broker delivers."""
-        taken = self.accept(message)
-        if taken is None:
-            return
+        taken = Taken(message, self.sender_of(message))
         self._taken.append(taken)
         if self._breakage.receipt_before_commit:
             self._send_receipts([taken])
 
     def commit(self) -> None:
         """Make all that was taken durable."""
-        self._committed += self.store(self._taken)
+        stored = self.store(self._taken)
+        self.durable.update(receipts.digest(*each.message) for each in stored)
+        self._committed += stored
         self._taken = []
 
     def acknowledge(self) -> None:
@@ -330,8 +337,8 @@ class Receiver:
             self._confirmer.confirm(each.sender_id, receipts.digest(*each.message))
         self._confirmer.flush()
 
-    def accept(self, message: Message) -> Taken | None:
-        """Look at a message; None if it cannot be taken now."""
+    def sender_of(self, message: Message) -> str:
+        """Return who waits for the receipt."""
         raise NotImplementedError
 
     def store(self, taken: list[Taken]) -> list[Taken]:
@@ -346,19 +353,23 @@ class Concentrator(Receiver):
         super().__init__(source, breakage)
         self.process = Process(directory, to, breakage, count_topics=False)
 
-    def accept(self, message: Message) -> Taken | None:
+    def sender_of(self, message: Message) -> str:
         decision = forward.decide(CONCENTRATOR_ID, message.topic, len(message.payload), limit_bytes=1 << 20)
         assert isinstance(decision, Forward)
-        try:
-            self.process.append(Message(decision.topic, message.payload))
-        except TransientError:
-            return None
-        return Taken(message, decision.sender_id)
+        return decision.sender_id
 
     def store(self, taken: list[Taken]) -> list[Taken]:
-        if taken:
+        stored = []
+        for each in taken:
+            topic = topics.concentrator_topic(CONCENTRATOR_ID, each.message.topic)
+            try:
+                self.process.append(Message(topic, each.message.payload))
+            except TransientError:  # full: the broker keeps it
+                continue
+            stored.append(each)
+        if stored:
             self.process.run(self.process.spool.commit())
-        return taken
+        return stored
 
     def kill(self, torn: bytes = b"") -> None:
         self.forget()
@@ -384,10 +395,10 @@ class Cloud(Receiver):
         super().__init__(source, breakage)
         self.stored = Stored()
 
-    def accept(self, message: Message) -> Taken | None:
+    def sender_of(self, message: Message) -> str:
         sender_id = sender_of(message.topic)
         assert sender_id is not None
-        return Taken(message, sender_id)
+        return sender_id
 
     def store(self, taken: list[Taken]) -> list[Taken]:
         for each in taken:
@@ -397,8 +408,8 @@ class Cloud(Receiver):
                 continue
             reading = arrived.reading
             key = (reading.meter_id, reading.reading_time, reading.identifier)
+            is_new = key not in self.stored.readings
             known = self.stored.readings.setdefault(key, each.message.payload)
-            is_new = known is each.message.payload
             self.stored.aside += known != each.message.payload
             if is_new or self._breakage.no_unique_key:
                 assert reading.sequence_number is not None
