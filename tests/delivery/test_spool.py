@@ -1,6 +1,7 @@
 """The spool on real files."""
 
 import asyncio
+import errno
 import os
 import re
 import stat
@@ -507,3 +508,27 @@ async def test_nothing_in_the_directory_is_for_others(tmp_path: Path) -> None:
     async with spool(tmp_path / "s") as target:
         await fill(target, 0, 1)
     assert (tmp_path / "s").stat().st_mode & 0o077 == 0
+
+
+async def test_a_disk_that_is_read_only_for_a_while_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun cannot even be removed then."""
+    tried = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def refuse(*_: object, **__: object) -> None:
+        loop.call_soon_threadsafe(tried.set)
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async with spool(tmp_path) as target:
+        await target.commit(target.append("t", b"before"))
+        with monkeypatch.context() as disk:
+            for call in ("rename", "unlink", "pwrite", "ftruncate"):
+                disk.setattr(os, call, refuse)
+            target.done([0])
+            await asyncio.wait_for(tried.wait(), 20)
+            with pytest.raises(TransientError, match="Read-only file system"):
+                await target.commit(target.append("t", b"meanwhile"))
+        await target.commit(target.append("t", b"after"))
+        assert [record.payload for record in await target.take(10, 1000)][-1] == b"after"

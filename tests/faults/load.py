@@ -274,7 +274,9 @@ class Load(Platform):
         truth = await self.rest()
 
         async def drained() -> bool:
-            return (await self.truth()).pending == 0 and await self.stored() >= truth.total
+            nonlocal truth
+            truth = await self.truth()  # a machine that is busy may have had more to read
+            return truth.pending == 0 and await self.stored() >= truth.total
 
         try:
             await until(drained, "the chain is drained", within_s)

@@ -1,5 +1,6 @@
 """The segment log: the files of a spool. Synchronous; used by one thread at a time."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -122,7 +123,7 @@ class SegmentLog:
                     os.fdatasync(file.fileno())
             draft.rename(self._directory / "done")
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            _remove(draft)
             raise self._storage_error(error) from error
 
     def unlink(self, segments: Collection[Segment]) -> None:
@@ -197,8 +198,8 @@ class SegmentLog:
             sync_directory(self._directory)
         except OSError:
             os.close(file)
-            draft.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            _remove(draft)
+            _remove(path)
             raise
         if self._file is not None:
             os.close(self._file)
@@ -241,6 +242,12 @@ class SegmentLog:
                 "delivered or space is made"
             )
         return TransientError(f"the spool in {self._directory} cannot be written: {error.strerror}")
+
+
+def _remove(path: Path) -> None:
+    """Take away what was written in part; a disk that fails may refuse that too, and it does no harm where it is."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
