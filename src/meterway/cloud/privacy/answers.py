@@ -83,13 +83,20 @@ class Residence(_Answer, frozen=True):
     meter_ids: tuple[str, ...]
 
 
+class OwnProperty(_Answer, frozen=True):
+    """A property of the own meters."""
+
+    property_id: str
+    description: str
+
+
 class OwnAnswer(_Answer, frozen=True):
     """What is known of who asks, in short; the export has all of it."""
 
     residences: tuple[Residence, ...]
     erasure_requested_time: datetime | None
-    property_ids: tuple[str, ...]
-    """Of the own meters: what a consent can be given for."""
+    properties: tuple[OwnProperty, ...]
+    """What a consent can be given for."""
 
 
 class ErasureNew(_Body, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from meterway.cloud.privacy.answers import (
     ErasureList,
     ErasureNew,
     OwnAnswer,
+    OwnProperty,
     RequestAnswer,
     RequestList,
     Residence,
@@ -33,6 +34,7 @@ from meterway.cloud.privacy.keeper import Keeper
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Row
 from meterway.cloud.store.erasure import EVER, Subject
+from meterway.core.properties import catalogue
 
 LIMIT_ERASURES = 500
 
@@ -55,7 +57,7 @@ _OWN = {
         }
     ],
     "erasureRequestedTime": None,
-    "propertyIds": ["OBIS_1.8.0"],
+    "properties": [{"propertyId": "OBIS_1.8.0", "description": "Active energy import, register"}],
 }
 _ERASURE = {
     "erasureId": 7,
@@ -98,7 +100,7 @@ def _add_own(router: APIRouter, api: Context) -> None:
             OwnAnswer(
                 residences=tuple(answer(row, Residence, meter_ids=tuple(row["meter_ids"])) for row in rows),
                 erasure_requested_time=asked[0]["requested_time"] if asked else None,
-                property_ids=tuple(row["property_id"] for row in properties),
+                properties=tuple(_own_property(row["property_id"]) for row in properties),
             )
         )
 
@@ -311,6 +313,11 @@ async def _retention(api: Context) -> RetentionList:
             for tenant_id, group in groupby(rows, lambda row: str(row["tenant_id"]))
         )
     )
+
+
+def _own_property(property_id: str) -> OwnProperty:
+    found = catalogue().find(property_id)
+    return OwnProperty(property_id=property_id, description=found.description if found else "")
 
 
 def _erasure(row: Row, kind: type[ErasureAnswer] = ErasureAnswer, **more: object) -> ErasureAnswer:

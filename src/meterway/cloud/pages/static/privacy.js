@@ -63,12 +63,13 @@ async function loadMine() {
   byId("erase-withdraw").hidden = mine.erasureRequestedTime === null;
   say("mine-said", mine.erasureRequestedTime ? `You asked to be erased, ${day(mine.erasureRequestedTime)}.` : "");
   byId("consents-card").hidden = mine.residences.length === 0;
-  byId("consent-form").hidden = mine.propertyIds.length === 0;
+  byId("consent-form").hidden = mine.properties.length === 0;
   const places = new Map(mine.residences.map((place) => [place.householdId, place.name]));
   byId("consent-household").replaceChildren(...[...places].map(([id, name]) => element("option", { value: id, textContent: name })));
   byId("consent-properties").replaceChildren(
     byId("consent-properties").firstElementChild,
-    ...mine.propertyIds.map((id) => element("label", { className: "check" }, element("input", { type: "checkbox", value: id }), ` ${id}`)),
+    ...mine.properties.map(({ propertyId, description }) =>
+      element("label", { className: "check" }, element("input", { type: "checkbox", value: propertyId }), ` ${description || propertyId}`)),
   );
   await loadConsents(places);
 }
@@ -79,7 +80,7 @@ async function loadConsents(places) {
   byId("consents").replaceChildren(
     ...content.map((consent) => {
       const over = consent.revokedTime ? "revoked" : Date.parse(consent.expiresTime) < Date.now() ? "over" : "";
-      const lines = [`${consent.propertyIds.join(", ")} · by ${STEPS[consent.stepS] ?? consent.stepS} · until ${day(consent.expiresTime)}`];
+      const lines = [`${consent.propertyIds.join(", ")} · by ${STEPS[consent.stepS] ?? consent.stepS} · until ${new Date(consent.expiresTime).toISOString().slice(0, 10)}`];
       if (!over) {
         const revoke = button("Revoke", () => tell("consent-error", async () => {
           await request(`/v1/consents/${consent.consentId}`, { method: "DELETE" });
