@@ -8,10 +8,24 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from meterway import __version__
+from meterway.cloud.access import rules
+from meterway.cloud.access.middleware import COOKIE, SECURE_COOKIE
 from meterway.cloud.problems import CONTENT_TYPE, Problem
 
 Part: TypeAlias = dict[str, Any]
 """A piece of the document."""
+
+_SCHEMES: Part = {
+    "token": {"type": "http", "scheme": "bearer", "description": "An API token, made at /account"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SECURE_COOKIE,
+        "description": f"Of POST /v1/sign-in; without TLS it is `{COOKIE}`. What changes something needs the header "
+        "`X-CSRF-Token` too, from GET /v1/account.",
+    },
+}
+"""Where a cloud is open to everybody on its machine, nothing has to be proved."""
 
 _REF = "#/components/schemas/{name}"
 
@@ -63,10 +77,21 @@ def _build(app: FastAPI, kinds: Sequence[type[msgspec.Struct]]) -> Part:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         routes=app.routes,
     )
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            operation["security"] = _proofs(rules.RULES[f"{method.upper()} {path}"])
     _, schemas = msgspec.json.schema_components([*kinds, Problem], ref_template=_REF)
     made.setdefault("components", {}).setdefault("schemas", {}).update(_numbers(schemas))
+    made["components"]["securitySchemes"] = _SCHEMES
     made["servers"] = [{"url": "/"}]
     return made
+
+
+def _proofs(demand: rules.Demand) -> list[Part]:
+    """Return by which of ``_SCHEMES`` a route has who asks proved."""
+    if demand == "anybody":
+        return []
+    return [{"session": []}] if demand == "session" else [{"token": []}, {"session": []}]
 
 
 def _numbers(part: Part) -> Part:
