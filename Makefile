@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PY ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit format bench faults docs clean
+.PHONY: help setup demo test lint audit format bench faults fuzz docs clean
 
 help: ## this menu
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -51,6 +51,9 @@ $(VENV)/.ready-faults: $(VENV)/.ready-test
 
 faults: $(VENV)/.ready-faults ## lost and duplicated under every fault, with real processes (ARGS=--quick for minutes)
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+fuzz: $(VENV)/.ready-test ## everything that reads what a network says, and the API, for longer (ARGS=10 for minutes)
+	METERWAY_FUZZ_MINUTES=$(or $(ARGS),5) $(BIN)/pytest tests/fuzz --timeout=0
 
 docs: $(VENV)/.ready ## regenerate the pages that are made from the code
 	$(BIN)/python scripts/make_docs.py
