@@ -22,6 +22,7 @@ from meterway.cloud.config import PrivacyConfig
 from meterway.cloud.postgres import find_programs
 from meterway.cloud.store import Store
 from meterway.cloud.store.erasure import EVER, Subject
+from meterway.cloud.store.rows import ArrivedReading
 from meterway.core import reports, wire
 from meterway.core.reading import MeterReading
 from meterway.core.topics import SpecificTopic, concentrator_topic, smart_meter_topic
@@ -36,7 +37,7 @@ METER = "bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff"
 BEFORE_KWH, EVES_KWH = "91234.567", "91999.123"
 
 
-def at(minutes: float, kwh: str, meter_id: str = METER):  # noqa: ANN201
+def at(minutes: float, kwh: str, meter_id: str = METER) -> ArrivedReading:
     """Return a reading of so many minutes ago."""
     return reading(
         meter_id,
@@ -88,9 +89,9 @@ async def house(store: Store) -> AsyncIterator[House]:
     neighbour = await add_account(store, "neighbour", "member", 1)
     household = await move_in(store, eve, [METER], MOVED_IN, tenant_key=1)
     await move_in(store, neighbour, ["next-door"], MOVED_IN, tenant_key=1)
-    tokens = [bearer(await add_token(store, key)) for key in (eve, neighbour)]
+    eves, neighbours = [bearer(await add_token(store, key)) for key in (eve, neighbour)]
     async with clients_of(create_app(store, is_open=False), None) as (client,):
-        yield House(store, client, operator, *tokens, eve, household)
+        yield House(store, client, operator, eves, neighbours, eve, household)
 
 
 def dump(dsn: str) -> str:

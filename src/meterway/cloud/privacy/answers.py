@@ -1,6 +1,6 @@
 """What the routes of privacy read and write. Pure."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from meterway.cloud.answers import Number
 from meterway.cloud.privacy.disclosure import Reason
-from meterway.cloud.query import LIMIT_PROPERTIES
+from meterway.cloud.query import LIMIT_PROPERTIES, YEARS
 from meterway.core.errors import BadDataError
 from meterway.core.properties import OperationalProperty, catalogue
 from meterway.core.topics import check_id
@@ -253,6 +253,7 @@ def check_consent(new: ConsentNew, now: datetime) -> ConsentNew:
     Raises:
         BadDataError: it is over before it begins, or is to last longer than one may.
     """
+    _check_years(fromTime=new.from_time, untilTime=new.until_time)
     if not now < new.expires_time <= now + LIMIT_CONSENT:
         raise BadDataError("`expiresTime` must lie ahead, by five years at most.", reason="bad-time")
     if new.from_time is not None and new.until_time is not None and new.from_time >= new.until_time:
@@ -269,6 +270,7 @@ def check_erasure(new: ErasureNew, now: datetime) -> ErasureNew:
     Raises:
         BadDataError: it is not one thing, or reaches into the future.
     """
+    _check_years(fromTime=new.from_time, untilTime=new.until_time)
     if sum(each is not None for each in (new.account, new.household_id, new.meter_id)) != 1:
         raise BadDataError("Name one of `account`, `householdId` and `meterId`.", reason="bad-erasure")
     if new.account is not None and (new.from_time or new.until_time):
@@ -309,7 +311,8 @@ def days_of(query: ResearchQuery, now: datetime) -> list[datetime]:
     Raises:
         BadDataError: it does not ask for whole days that are over, or for too many.
     """
-    start, end = (each.astimezone(now.tzinfo) for each in (query.from_time, query.until_time))
+    _check_years(fromTime=query.from_time, untilTime=query.until_time)
+    start, end = (each.astimezone(UTC) for each in (query.from_time, query.until_time))
     for name, each in (("fromTime", start), ("untilTime", end)):
         if (each.hour, each.minute, each.second, each.microsecond) != (0, 0, 0, 0):
             raise BadDataError(
@@ -323,3 +326,11 @@ def days_of(query: ResearchQuery, now: datetime) -> list[datetime]:
             f"Ask for 1 to {limit} days that are over; longer cells allow more of them.", reason="bad-time"
         )
     return [start + timedelta(days=number) for number in range(count)]
+
+
+def _check_years(**given: datetime | None) -> None:
+    for name, instant in given.items():
+        if instant is not None and instant.year not in YEARS:
+            raise BadDataError(
+                f"`{name}` must lie between the years {YEARS.start} and {YEARS.stop - 1}.", reason="bad-time"
+            )
