@@ -5,13 +5,10 @@ import dataclasses
 import hashlib
 import json
 import secrets
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol, Self
-
-import pytest
 
 from meterway.bus.broker import EmbeddedBroker
 from meterway.bus.bus import BrokerConfig, Delivery
@@ -22,10 +19,9 @@ from meterway.bus.refusals import Refusal, parse_mosquitto
 from meterway.bus.session import Inbound, Session, Will
 from meterway.core.grants import CLOUD, COLLECTOR, OBSERVER, Grant
 from meterway.durable_file import write_private
-from support.brokers import RunningBroker, running_mosquitto
+from support.brokers import RunningBroker, dynamic_security, running_mosquitto
 
 IN_TIME_S = 60.0
-_PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
 _EVERYTHING = Grant(
     publish=tuple(each for grant in (CLOUD, COLLECTOR) for each in grant.publish), read=(*OBSERVER.read, "end/#")
 )
@@ -136,12 +132,7 @@ async def running_site(kind: str, folder: Path) -> AsyncIterator[Site]:
         async with NatsSite(folder) as site:
             yield site
         return
-    if not _PLUGIN.exists():
-        pytest.skip("mosquitto has no dynamic-security plugin here")
-    password, file = secrets.token_urlsafe(32), folder / "dynsec.json"
-    write_private(folder / "admin.password", password)
-    subprocess.run(["mosquitto_ctrl", "dynsec", "init", str(file), "admin", password], check=True, capture_output=True)
-    extra = f"allow_anonymous false\nplugin {_PLUGIN}\nplugin_opt_config_file {file}\nlog_type all\nlog_dest stderr\n"
+    extra = f"{dynamic_security(folder)}log_type all\nlog_dest stderr\n"
     # With 0, mosquitto 2.0.11 drops who publishes what is refused, and there would be no refusal to see.
     extra += "message_size_limit 1200000\nmax_queued_messages 100000"
     with running_mosquitto(folder / "mosquitto", extra=extra) as broker:

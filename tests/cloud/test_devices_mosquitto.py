@@ -1,8 +1,6 @@
 """Devices of the table at a mosquitto: they log in with what enrolment gave them, and no longer once revoked."""
 
 import asyncio
-import secrets
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -17,23 +15,16 @@ from meterway.cloud.devices.mosquitto import MosquittoGuard, guarded_mosquitto
 from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.store import Store
 from meterway.durable_file import write_private
-from support.brokers import RunningBroker, running_mosquitto
+from support.brokers import RunningBroker, dynamic_security, running_mosquitto
 from support.cloud_http import client_of
 
-PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
 METER = "bf17c6a0-82ce-4214-adbd-5a7e4ecdb0ff"
 IN_TIME_S = 60.0
 
 
 @pytest.fixture
 async def mosquitto_of_ours(tmp_path: Path) -> AsyncIterator[RunningBroker]:
-    if not PLUGIN.exists():
-        pytest.skip("mosquitto has no dynamic-security plugin here")
-    password, file = secrets.token_urlsafe(32), tmp_path / "dynsec.json"
-    write_private(tmp_path / "admin.password", password)
-    subprocess.run(["mosquitto_ctrl", "dynsec", "init", str(file), "admin", password], check=True, capture_output=True)
-    extra = f"allow_anonymous false\nplugin {PLUGIN}\nplugin_opt_config_file {file}"
-    with running_mosquitto(tmp_path / "mosquitto", extra=extra) as broker:
+    with running_mosquitto(tmp_path / "mosquitto", extra=dynamic_security(tmp_path)) as broker:
         yield broker
 
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 
 from meterway.bus.broker import nats_config
 from meterway.bus.bus import BrokerConfig
+from meterway.durable_file import write_private
 
 START_WITHIN_S = 20.0
 ACK_WAIT_S = 3.0
@@ -164,6 +166,17 @@ def running_mosquitto(directory: Path, *, extra: str = "", certificate: Path | N
         yield broker
     finally:
         broker.kill()
+
+
+def dynamic_security(folder: Path) -> str:
+    """Return lines of configuration with which mosquitto knows but its administrator: ``admin``, ``admin.password``."""
+    plugin = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
+    if not plugin.exists():
+        pytest.skip("mosquitto has no dynamic-security plugin here")
+    password, file = secrets.token_urlsafe(32), folder / "dynsec.json"
+    write_private(folder / "admin.password", password)
+    subprocess.run(["mosquitto_ctrl", "dynsec", "init", str(file), "admin", password], check=True, capture_output=True)
+    return f"allow_anonymous false\nplugin {plugin}\nplugin_opt_config_file {file}\n"
 
 
 @pytest.fixture

@@ -153,7 +153,9 @@ def running_cloud(folder: Path, broker: BrokerConfig, server: Server) -> Iterato
     dsn_file = folder / "dsn"
     dsn_file.write_text(dsn)
     port = free_port()
-    config = CloudConfig(broker=broker, database=DatabaseConfig(dsn_file=dsn_file), http=HttpConfig(port=port, open=True))
+    config = CloudConfig(
+        broker=broker, database=DatabaseConfig(dsn_file=dsn_file), http=HttpConfig(port=port, open=True)
+    )
     try:
         with component(folder, "cloud", config) as process:
             yield Api(f"http://127.0.0.1:{port}", process)
