@@ -15,6 +15,7 @@ import httpx
 import pytest
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import OctKey, RSAKey
+from msgspec.structs import replace
 from playwright.async_api import async_playwright, expect
 
 from meterway.cloud.access.accounts import Accounts
@@ -179,6 +180,9 @@ async def test_accounts_are_made_with_role_and_tenant_of_the_claims(store: Store
         assert (taken.status_code, "an account grace@example.org already" in taken.text) == (409, True)
         here.issuer.person |= {"email": "alan@example.org", "https://example.org/town": "elsewhere"}
         assert (await come_in(here.again())).status_code == 403
+        here.issuer.person |= {"email": "no login", "https://example.org/town": "n"}
+        unfit = await come_in(here.again())
+        assert (unfit.status_code, "cannot be a login" in unfit.text) == (422, True)
         assert len(await store.fetch("select from account")) == 1
 
 
@@ -376,10 +380,12 @@ async def test_nothing_leads_to_another_site(store: Store, tmp_path: Path) -> No
             assert page_of(path) == ""
             answer = await come_in(here.browser, next=path)
             assert (answer.status_code, answer.headers["location"]) == (303, "/")
-        forged = base64.urlsafe_b64encode(b'{"secret":"s","next":"//evil.example"}').decode()
-        attempt = attempt_in(forged)
+        back = await begin(here.browser)
+        attempt = attempt_in(here.browser.cookies["meterway-oidc"])
         assert attempt is not None
-        assert page_of(attempt.next) == ""
+        here.browser.cookies.clear()
+        here.browser.cookies.set("meterway-oidc", replace(attempt, next="//evil.example").in_cookie())
+        assert (await here.browser.get(back)).headers["location"] == "/"
         foreign = await here.browser.post(
             "/v1/sign-in/oidc", json={}, headers={"Origin": "https://evil.example", "Accept": "application/json"}
         )

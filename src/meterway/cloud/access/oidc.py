@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
     secret: str
     next: str = ""
-    """The page that was asked for; empty for the first one they may open."""
+    """The page that was asked for, as somebody says; empty for the first one they may open."""
     invitation: str = ""
     """The secret of a one-time link that is to be used up; empty for none."""
     linker: str = ""
@@ -119,8 +119,10 @@ class OidcSignIn:
         try:
             begun = _answered(attempt, answer)
             return await self._finish(begun, await self._token(begun, answer, address), who, address)
-        except HttpError as error:
+        except (HttpError, BadDataError) as error:
             self._audit.note("sign-in-failed", "oidc", {"reason": error.reason, "address": address}, who=NOBODY)
+            if isinstance(error, BadDataError):  # a login or a name that the provider says, but none here can have
+                raise HttpError(422, str(error), reason=error.reason) from error
             raise
 
     async def by_access_token(self, token: str) -> Viewer | None:
@@ -207,9 +209,7 @@ class OidcSignIn:
 def new_attempt(*, next_path: str = "", invitation: str = "", linker: Viewer | None = None) -> Attempt:
     """Return a new attempt; ``linker`` is whose account is to be linked."""
     secret = new_secret()
-    return Attempt(
-        secret, page_of(next_path), invitation[:100], linker_of(linker, secret) if linker is not None else ""
-    )
+    return Attempt(secret, next_path, invitation, linker_of(linker, secret) if linker is not None else "")
 
 
 def _answered(attempt: Attempt | None, answer: Mapping[str, str]) -> Attempt:

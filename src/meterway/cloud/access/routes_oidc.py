@@ -111,7 +111,7 @@ async def _finished(api: Context, request: Request) -> Response:
     if started is None or attempt is None:
         answer = RedirectResponse("/account", 303)
     else:
-        answer = RedirectResponse(attempt.next or home_of(started.viewer), 303)
+        answer = RedirectResponse(oidc.page_of(attempt.next) or home_of(started.viewer), 303)
         set_session(answer, started.secret, scheme=scheme, headers=request.headers)
     _set_attempt(answer, sign_in, None)
     return answer
