@@ -275,14 +275,17 @@ class Load(Platform):
 
         async def drained() -> bool:
             nonlocal truth
-            truth = await self.truth()  # a machine that is busy may have had more to read
+            truth = await self.truth()
             return truth.pending == 0 and await self.stored() >= truth.total
 
-        try:
-            await until(drained, "the chain is drained", within_s)
-        except AssertionError as error:
-            sys.stderr.write(f"{error}\n")
-        return truth, await asyncio.to_thread(judge, truth, self.api)
+        while True:
+            try:
+                await until(drained, "the chain is drained", within_s)
+            except AssertionError as error:
+                sys.stderr.write(f"{error}\n")
+            verdict = await asyncio.to_thread(judge, truth, self.api)
+            if (await self.truth()).total == truth.total:  # else a busy adapter had more to read
+                return truth, verdict
 
     async def count(self) -> Count:
         """Compare the ledgers of the meters with what is stored."""

@@ -72,8 +72,9 @@ async def truth_of(*spool_dirs: Path) -> Truth:
             records = [each for segment in find_segments(copy) for each in scan(segment)]
             messages = [each for each in records if isinstance(each, Record) and each.kind == MESSAGE]
             async with Spool(copy, count_topics=True) as spool:
-                for topic in {message.topic for message in messages if message.topic.endswith("/readings")}:
-                    accepted[topic.split("/")[1]] += spool.topic_state(topic).appended
+                for topic, state in spool._log.tally:  # also of topics whose messages are all deleted
+                    if topic.endswith("/readings"):
+                        accepted[topic.split("/")[1]] += state.appended
                 pending += spool.pending
         for message in messages:
             _, meter_id, ending = message.topic.split("/")
