@@ -217,7 +217,9 @@ def test_the_commands_move_a_running_cloud_to_another_place(nats: RunningBroker,
     file = folder / "meterway.backup"
     here, there = (
         CloudConfig(
-            broker=nats.config, database=DatabaseConfig(embedded=folder / name), http=HttpConfig(port=free_port(), open=True)
+            broker=nats.config,
+            database=DatabaseConfig(embedded=folder / name),
+            http=HttpConfig(port=free_port(), open=True),
         )
         for name in ("here", "there")
     )

@@ -37,7 +37,9 @@ def folder() -> Iterator[Path]:
 
 def configuration(broker: RunningBroker, **tables: object) -> CloudConfig:
     return msgspec.convert(
-        {"broker": {"url": broker.url}, "http": {"port": free_port(), "open": True}, **tables}, CloudConfig, dec_hook=_path
+        {"broker": {"url": broker.url}, "http": {"port": free_port(), "open": True}, **tables},
+        CloudConfig,
+        dec_hook=_path,
     )
 
 
