@@ -206,13 +206,13 @@ class MeterConfig(Table, frozen=True):
     """Where its bytes come from: a table with `type = "serial"`, `"rfc2217"`, `"tcp"`, `"tcp-listener"`, `"mqtt"`,
     `"http"`, `"process"` or `"replay"`."""
     family: str = "p1-generic"
-    """What it is: a name that `meterway meter families` lists."""
+    """What it is: a name that `meterway drivers` lists."""
     timezone: str | None = None
     """The IANA zone of the meter's clock, `Europe/Amsterdam`; left out: the family's."""
     key_file: Path | None = None
     """A file with the key of an encrypted meter, from the grid operator: 32 hexadecimal digits; on a second line the
-    authentication key, without which readings are marked `unverified`. Here and wherever the file of a meter's key, of a
-    password or a token is named, `"secret:NAME"` names one that `meterway secret set NAME` keeps encrypted."""
+    authentication key, without which readings are marked `unverified`. Here and wherever the file of a key, a password
+    or a token is named, `"secret:NAME"` names one that `meterway secret set NAME` keeps encrypted."""
     authentication_key_file: Path | None = None
     """The authentication key, if it stands in a file of its own."""
     address: str = ""
