@@ -136,7 +136,7 @@ async def test_an_operator_of_another_tenant_changes_nothing(town: Town, client:
     reading_id = found["content"][0]["readingId"]
     attempts = [
         ("PATCH", "/v1/meters/n1", {"name": "mine"}, 404),
-        ("PATCH", "/v1/meters/s1", {"householdId": 1}, 422),
+        ("PATCH", "/v1/meters/s1", {"householdId": 1}, 404),
         ("PUT", "/v1/meters/n1/signingKey", {"publicKey": "A" * 43}, 404),
         ("DELETE", f"/v1/meterReadings?id={reading_id}", None, 200),
         ("POST", "/v1/quarantine/replay", {"ids": [1]}, 503),

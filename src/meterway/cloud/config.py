@@ -115,7 +115,8 @@ class IngestConfig(Table, frozen=True):
     """A reading that is older goes to quarantine (`past-time`): a meter without a clock says 1970 or 2000. Each month
     in the range can have a partition."""
     limit_unclaimed_meters: Annotated[int, msgspec.Meta(ge=0)] = 100_000
-    """So many unknown meters register by themselves; readings of further ones go to quarantine (`too-many-meters`)."""
+    """So many unknown meters of each tenant register by themselves; readings of further ones go to quarantine
+    (`too-many-meters`)."""
 
     def __post_init__(self) -> None:
         for each in self.filters:

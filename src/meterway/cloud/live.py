@@ -2,8 +2,9 @@
 
 One listener and one query a tick serve all clients, whatever process stored the reading. At most four events a second:
 what changes in between is put together. Bounds: ``LIMIT_CLIENTS`` clients (further ones get a problem 503),
-``LIMIT_METERS`` meters an event (the rest comes with the next), ``LIMIT_WAITING`` events for a client that reads too
-slowly (then it is dropped, counted in ``dropped``, and connects again by itself).
+``LIMIT_CLIENTS_EACH`` of them of one account (429), ``LIMIT_METERS`` meters an event (the rest comes with the next),
+``LIMIT_WAITING`` events for a client that reads too slowly (then it is dropped, counted in ``dropped``, and connects
+again by itself).
 
 Each client gets what its viewer may see: those who see everything share one query, the others have one for each viewer,
 which row-level security limits, and no counters. Whether a viewer may still come in is asked again every
@@ -34,6 +35,7 @@ HEARTBEAT_S = 15.0
 SEND_S = 10.0
 RETRY_S = 1.0
 LIMIT_CLIENTS = 200
+LIMIT_CLIENTS_EACH = 20
 LIMIT_METERS = 500
 LIMIT_WAITING = 16
 COUNT_S = 2.0
@@ -129,13 +131,19 @@ class LiveHub:
         """Add a client; its first event brings the counters to who sees everything.
 
         Raises:
-            HttpError: 503, there are too many, or we are stopping.
+            HttpError: 503, there are too many, or we are stopping; 429, this account has too many.
         """
         if self._closing or len(self._clients) >= LIMIT_CLIENTS:
             why = "is stopping" if self._closing else f"already serves {LIMIT_CLIENTS} live streams"
             raise HttpError(
                 503, f"The server {why}; try again in a moment.", reason="live-full", headers={"Retry-After": "5"}
             )
+        if viewer.account_key is not None:
+            own = sum(client.viewer.account_key == viewer.account_key for client in self._clients)
+            if own >= LIMIT_CLIENTS_EACH:
+                raise HttpError(
+                    429, f"You have {LIMIT_CLIENTS_EACH} live streams open already; close some.", reason="live-full"
+                )
         client = Client(viewer)
         counters = self._counters if viewer.sees_everything else None
         client.put(b"retry: 2000\n\n" + _event(LiveEvent(time=self._clock(), meters=(), counters=counters)))

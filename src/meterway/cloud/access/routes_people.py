@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from msgspec import UnsetType
 
 from meterway.cloud import openapi
-from meterway.cloud.access import people_query
+from meterway.cloud.access import people_query, rules
 from meterway.cloud.access.accounts import LINK_LIFE
 from meterway.cloud.access.people import (
     LIMIT_PAGE,
@@ -30,7 +31,7 @@ from meterway.cloud.access.people import (
     check_name,
     parse,
 )
-from meterway.cloud.access.viewer import viewer
+from meterway.cloud.access.viewer import Role, viewer
 from meterway.cloud.context import Context, body_of, json_answer
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Row
@@ -92,6 +93,7 @@ def _add_accounts(router: APIRouter, api: Context) -> None:
     async def add_account(request: Request) -> Response:
         """Make an account, and a one-time link with which its owner sets name and password."""
         body = parse(await body_of(request), AccountNew)
+        _may_give(body.role)
         login = check_login(body.login)
         tenant_id = await _tenant_of(api, body.tenant_id)
         if tenant_id is None and body.role == "member":
@@ -116,6 +118,7 @@ def _add_accounts(router: APIRouter, api: Context) -> None:
         change = parse(await body_of(request), AccountChange)
         if isinstance(change.name, str):
             check_name(change.name)
+        _may_give(change.role)
         if login == viewer.get().actor:
             raise HttpError(409, "This is your own account; let another operator change it.", reason="own-account")
         rows = await api.fetch_all(people_query.change_account(viewer.get(), login.replace("\0", ""), change))
@@ -132,6 +135,7 @@ def _add_accounts(router: APIRouter, api: Context) -> None:
     )
     async def make_link(login: Login) -> Response:
         """Make a one-time link for a forgotten password; older links end."""
+        _may_give("operator")  # whatever the role of the account is: who has the link is in
         api.audit.note("changed", f"account/{login}", {"made": "link"})
         return await _linked(api, login.replace("\0", ""))
 
@@ -294,6 +298,19 @@ async def _tenant_of(api: Context, tenant_id: str | None) -> str | None:
     if tenant_id not in (None, own):
         raise HttpError(403, f"{tenant_id} is not your tenant.", reason="not-permitted")
     return own
+
+
+def _may_give(role: Role | UnsetType) -> None:
+    """See that nobody gives what they do not have: a token for people would else become an operator by inviting one.
+
+    Raises:
+        HttpError: 403, the role may more than who asks.
+    """
+    if isinstance(role, UnsetType):
+        return
+    lacking = sorted(rules.ROLES[role] - rules.permissions(viewer.get()))
+    if lacking:
+        raise HttpError(403, f"The token lacks {', '.join(lacking)}, which this would give.", reason="not-permitted")
 
 
 def _of_all_tenants() -> None:

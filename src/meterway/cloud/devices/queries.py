@@ -39,18 +39,23 @@ on conflict do nothing returning device_key
 
 # What registered itself is the first tenant's, until an operator of all tenants says more.
 _CLAIM_METERS = """
-insert into meter (meter_id, tenant_key, claimed) select unnest($1::text[]), $2, true
+insert into meter (meter_id, tenant_key, claimed) select meter_id, $2, true from unnest($1::text[]) as v (meter_id)
+where not exists (select from concentrator c where c.concentrator_id = v.meter_id and c.tenant_key <> $2)
 on conflict (meter_id) do update set tenant_key = excluded.tenant_key, claimed = true
 where meter.tenant_key = excluded.tenant_key or ($3 and not meter.claimed and meter.household_key is null)
 """
 
 _CLAIM_CONCENTRATOR = """
-insert into concentrator (concentrator_id, tenant_key) values ($1, $2)
+insert into concentrator (concentrator_id, tenant_key)
+select $1, $2 where not exists (select from meter where meter_id = $1 and tenant_key <> $2)
 on conflict (concentrator_id) do update set tenant_key = excluded.tenant_key where $3
 """
 
+# Meters and concentrators share the topics of receipts, so an id of either kind is one tenant's.
 _TAKEN = """
 select meter_id from meter where meter_id = any($1::text[]) and tenant_key <> $2
+union
+select concentrator_id from concentrator where concentrator_id = any($1::text[]) and tenant_key <> $2
 union
 select unnest(d.meter_ids) from device d where d.meter_ids && $1::text[] and d.tenant_key <> $2 and revoked_time is null
 intersect select unnest($1::text[])
@@ -195,9 +200,10 @@ def claim_concentrator(tenant_key: int, concentrator_id: str, *, of_all: bool) -
 
 
 def select_concentrator_taken(tenant_key: int, concentrator_id: str) -> Statement:
-    """Return the statement that finds a concentrator that is another tenant's."""
+    """Return the statement that finds a concentrator, or a meter of that id, that is another tenant's."""
     return Statement(
-        "select concentrator_id from concentrator where concentrator_id = $1 and tenant_key <> $2",
+        "select 1 from concentrator where concentrator_id = $1 and tenant_key <> $2 "
+        "union all select 1 from meter where meter_id = $1 and tenant_key <> $2",
         (concentrator_id, tenant_key),
     )
 

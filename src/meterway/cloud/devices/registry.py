@@ -121,10 +121,7 @@ class Registry:
         """
         tenant_key = await self._tenant(device.tenant)
         if device.collects and self._tenant_key is not None:
-            raise BadDataError(
-                "A concentrator that collects reads all tenants' meters: only an operator of all of them may add one.",
-                reason="not-yours",
-            )
+            raise _collects()
         await self._claim(tenant_key, device.meter_ids)
         if device.kind == "concentrator":
             await self._claim_concentrator(tenant_key, device.id)
@@ -140,6 +137,7 @@ class Registry:
 
     async def renew(self, kind: str, device_id: str) -> Issued:
         """Return a new code for a device; its last one ends. Its password stays until the code is used."""
+        await self._need_right(kind, device_id)
         code = EnrolmentCode(secrets.token_bytes(SECRET_BYTES), self._pin())
         expires_time = self._clock() + CODE_LIFE
         if not await self._fetch(queries.add_code(self._tenant_key, kind, device_id, code.digest, expires_time)):
@@ -156,6 +154,7 @@ class Registry:
 
     async def revoke(self, kind: str, device_id: str) -> None:
         """Take a device's password and code away, at once; it stays in the list, and a new code lets it in again."""
+        await self._need_right(kind, device_id)
         if not await self._fetch(queries.revoke_device(self._tenant_key, kind, device_id, self._clock())):
             raise _no_device(kind, device_id)
 
@@ -204,6 +203,11 @@ class Registry:
             raise _no_device(kind, device_id)
         return rows[0]
 
+    async def _need_right(self, kind: str, device_id: str) -> None:
+        """See that the caller may take over a device or put it off: one that collects is there for all tenants."""
+        if (await self._row(kind, device_id))["collects"] and self._tenant_key is not None:
+            raise _collects()
+
     async def _tenant(self, tenant_id: str | None) -> int:
         """Return the key of the tenant that is named, or of the caller's own."""
         if tenant_id is None and self._tenant_key is not None:
@@ -232,7 +236,7 @@ class Registry:
         await self._fetch(queries.claim_concentrator(tenant_key, device_id, of_all=self._tenant_key is None))
         if await self._fetch(queries.select_concentrator_taken(tenant_key, device_id)):
             raise BadDataError(
-                f"Another tenant has a concentrator {device_id}; choose another id.", reason="device-taken"
+                f"Another tenant has a concentrator or meter {device_id}; choose another id.", reason="device-taken"
             )
 
     def _pin(self) -> bytes:
@@ -254,6 +258,13 @@ class Registry:
 def digest_of(password: str) -> bytes:
     """Return what is stored of a device's password."""
     return sha256(password.encode()).digest()
+
+
+def _collects() -> BadDataError:
+    return BadDataError(
+        "A concentrator that collects reads all tenants' meters: only an operator of all of them may handle one.",
+        reason="not-yours",
+    )
 
 
 def _no_device(kind: str, device_id: str) -> BadDataError:

@@ -58,6 +58,7 @@ def completeness_router(api: Context) -> APIRouter:
         meters = rows_as(map(Row.items, await api.fetch(select_meter(checked_meter_id(meter_id)))), MeterRow)
         if not meters:
             raise no_meter(meter_id)
+        api.audit.note("read", meter_id, {"completeness": (span.first, span.last)})
         (found,) = await look(api.fetch, meters, span)
         return json_answer(
             CompletenessAnswer(
@@ -81,6 +82,7 @@ def completeness_router(api: Context) -> APIRouter:
     ) -> Response:
         """Tell the same of all meters, ordered by id, each over all days together."""
         span = span_of(first_day, last_day, api.clock())
+        api.audit.note("read", "meters", {"completeness": (span.first, span.last)})
         await _enter(api)
         rows = await api.fetch(select_meters(after.replace("\0", ""), limit + 1))
         meters = rows_as(map(Row.items, rows[:limit]), MeterRow)

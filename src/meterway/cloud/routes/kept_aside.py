@@ -74,6 +74,7 @@ def kept_aside_router(api: Context) -> APIRouter:
     )
     async def list_quarantine(limit: Limit = DEFAULT_ITEMS, before: Before = None) -> Response:
         """List the messages that could not be understood, with the reason."""
+        api.audit.note("read", "quarantine", {"before": before})
         rows = await api.fetch(select_quarantine(before, limit + 1))
         content = tuple(item(row, QuarantineItem) for row in rows[:limit])
         return json_answer(QuarantineList(content=content, next_before=content[-1].id if len(rows) > limit else None))
@@ -86,6 +87,7 @@ def kept_aside_router(api: Context) -> APIRouter:
     )
     async def show_quarantined(item_id: ItemId) -> Response:
         """Show one message with its bytes."""
+        api.audit.note("read", f"quarantine/{item_id}")
         rows = await api.fetch(select_quarantined(item_id))
         if not rows:
             raise HttpError(404, f"Nothing in quarantine has the id {item_id}; it may have been replayed.")
@@ -112,6 +114,7 @@ def kept_aside_router(api: Context) -> APIRouter:
     )
     async def list_faults(limit: Limit = DEFAULT_ITEMS, before: Before = None) -> Response:
         """List the telegrams that adapters and concentrators rejected."""
+        api.audit.note("read", "faults", {"before": before})
         rows = await api.fetch(select_faults(before, limit + 1))
         content = tuple(item(row, FaultItem) for row in rows[:limit])
         return json_answer(FaultList(content=content, next_before=content[-1].id if len(rows) > limit else None))
@@ -124,6 +127,7 @@ def kept_aside_router(api: Context) -> APIRouter:
     )
     async def list_conflicts(limit: Limit = DEFAULT_ITEMS, before: Before = None) -> Response:
         """List the readings whose identifier was taken by one with another content."""
+        api.audit.note("read", "conflicts", {"before": before})
         rows = await api.fetch(select_conflicts(before, limit + 1))
         content = tuple(item(row, ConflictItem) for row in rows[:limit])
         return json_answer(ConflictList(content=content, next_before=content[-1].id if len(rows) > limit else None))

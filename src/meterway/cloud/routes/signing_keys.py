@@ -49,7 +49,7 @@ def signing_keys_router(api: Context) -> APIRouter:
     async def update_signing_key(meter_id: MeterId, request: Request) -> Response:
         """Trust this key and no other; with `required`, readings without its signature go to quarantine."""
         change = parse_signing_key(await body_of(request))
-        return await _answer(api, meter_id, set_signing_key(checked_meter_id(meter_id), change))
+        return await _changed(api, meter_id, change)
 
     @router.delete(
         "/v1/meters/{meter_id}/signingKey",
@@ -59,9 +59,15 @@ def signing_keys_router(api: Context) -> APIRouter:
     )
     async def forget_signing_key(meter_id: MeterId) -> Response:
         """Trust the next key whose signature holds: the adapter was replaced."""
-        return await _answer(api, meter_id, set_signing_key(checked_meter_id(meter_id), None))
+        return await _changed(api, meter_id, None)
 
     return router
+
+
+async def _changed(api: Context, meter_id: str, change: SigningKeyChange | None) -> Response:
+    answer = await _answer(api, meter_id, set_signing_key(checked_meter_id(meter_id), change))
+    api.audit.note("changed", meter_id, {"signingKey": change})
+    return answer
 
 
 async def _answer(api: Context, meter_id: str, statement: Statement) -> Response:

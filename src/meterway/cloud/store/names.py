@@ -11,14 +11,15 @@ REMEMBERED_LIMIT = 200_000
 """So many meters and so many property sets are remembered; at the bound all are forgotten and asked for again."""
 
 LIMIT_UNCLAIMED_METERS = 100_000
-"""So many meters of a tenant register by themselves; readings of further ones go to quarantine (``too-many-meters``)."""
+"""So many meters of each tenant register by themselves; readings of others go to quarantine (``too-many-meters``)."""
 
 _REGISTER = """
 insert into meter (meter_id, concentrator_id, tenant_key)
 select meter_id, concentrator_id, tenant_key from (
     select meter_id, concentrator_id, coalesce(c.tenant_key, 1) as tenant_key,
            row_number() over (partition by coalesce(c.tenant_key, 1) order by meter_id) as place
-    from unnest($1::text[], $2::text[]) as v (meter_id, concentrator_id) left join concentrator c using (concentrator_id)
+    from unnest($1::text[], $2::text[]) as v (meter_id, concentrator_id)
+    left join concentrator c using (concentrator_id)
 ) new left join (
     select tenant_key, count(*) as unclaimed from meter where not claimed group by tenant_key
 ) there using (tenant_key)
