@@ -104,7 +104,8 @@ async def test_the_database_of_the_previous_release_keeps_its_data_and_gets_a_le
         before = await _rows(store)
         assert len(before) == 1 + 958 + 5
         await store.migrate(now=NOW)
-        assert await _rows(store) == before
+        after = await _rows(store)  # new columns come last
+        assert [row[: len(old)] for row, old in zip(after, before, strict=True)] == before
         async with client_of(create_app(store)) as client:
             waiting = await client.get("/v1/meters/m1/completeness")
             assert (waiting.status_code, waiting.json()["reason"]) == (503, "ledger-building")
