@@ -149,6 +149,11 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await expect(page).to_have_url(f"{url}/audit")
+        await page.goto(f"{url}/sign-in?next=/.//evil.example/")
+        await page.get_by_label("Login").fill("operator")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page).to_have_url(f"{url}/")
 
 
 async def look(page: Page, name: str) -> None:

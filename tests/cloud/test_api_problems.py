@@ -38,7 +38,12 @@ PROBLEMS = [
     ("GET", "/v1/curve?day=x", 422, "`day` 'x' is not a day; write it as 2026-11-23"),
     ("GET", "/v1/quarantine/9", 404, "Nothing in quarantine has the id 9; it may have been replayed."),
     ("GET", "/v1/quarantine/99999999999999999999", 422, "`item_id`"),
-    ("GET", "/v1/meterReadings/bulk?format=xml", 422, "`format` 'xml' does not exist; there are ndjson and csv."),
+    (
+        "GET",
+        "/v1/meterReadings/bulk?format=xml",
+        422,
+        "`format` 'xml' does not exist; there are ndjson, csv and signed.",
+    ),
     ("POST", "/v1/quarantine/replay", 422, 'Send {"ids": [1, 2]}.'),
 ]
 
@@ -82,7 +87,8 @@ async def test_a_body_of_ten_megabytes_is_refused(client: httpx.AsyncClient) -> 
 
 async def test_another_name_for_this_machine_is_refused(store: Store) -> None:
     async with client_of(create_app(store, hosts=["meters.example"])) as client:
-        for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::2]"):
+        near = ("127.0.0.1.evil.example", "localhost.evil.example:80", "localhost:80@evil.example", "[::1]evil.example")
+        for host in ("evil.example", "", "[::2]", *near):
             answer = await client.get("/v1/meters", headers={"Host": host})
             assert_problem(answer, 421, "The Host header names")
         for host in ("localhost:9", "127.0.0.1", "[::1]:8080", "meters.example", "LOCALHOST"):

@@ -100,7 +100,7 @@ _KINDS = (
     people.ResidentNew,
     people.ResidentChange,
     AuditList,
-    privacy_answers.OwnAnswer,
+    privacy_answers.OwnPrivacy,
     privacy_answers.ErasureNew,
     privacy_answers.ErasureAnswer,
     privacy_answers.ErasureList,

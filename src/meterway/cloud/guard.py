@@ -4,6 +4,7 @@ Stops: other sites that point their name at this machine (DNS rebinding), other 
 user's browser, and bodies that are too long. Says so with a problem. There is no CORS: no other site may read.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from meterway.cloud.problems import HttpError
 from meterway.core.hosts import LOOPBACK_NAMES, in_url, is_public_name
 
 LIMIT_BODY_BYTES = 256 * 1024
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^:@\[\]]*)(?::[0-9]*)?")
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 STRICT_TRANSPORT = "max-age=31536000"
@@ -128,7 +131,9 @@ def named_hosts(names: Collection[str]) -> frozenset[str]:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without port, in lower case; an IPv6 address keeps its brackets."""
-    if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+    """Return the name in a Host header, without port, in lower case; an IPv6 address keeps its brackets.
+
+    What is no name with a port comes back whole, so that no name is found in it: ``localhost:80@elsewhere``.
+    """
+    found = _HOST.fullmatch(host)
+    return (found[1] if found else host).lower()

@@ -90,7 +90,7 @@ class OwnProperty(_Answer, frozen=True):
     description: str
 
 
-class OwnAnswer(_Answer, frozen=True):
+class OwnPrivacy(_Answer, frozen=True):
     """What is known of who asks, in short; the export has all of it."""
 
     residences: tuple[Residence, ...]

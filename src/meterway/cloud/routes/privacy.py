@@ -18,7 +18,7 @@ from meterway.cloud.privacy.answers import (
     ErasureDetail,
     ErasureList,
     ErasureNew,
-    OwnAnswer,
+    OwnPrivacy,
     OwnProperty,
     RequestAnswer,
     RequestList,
@@ -87,7 +87,7 @@ def _add_own(router: APIRouter, api: Context) -> None:
     @router.get(
         "/v1/privacy",
         summary="What is known of me, in short",
-        responses=openapi.answers(OwnAnswer, "Where one lives, and what was asked for", _OWN),
+        responses=openapi.answers(OwnPrivacy, "Where one lives, and what was asked for", _OWN),
         response_class=Response,
     )
     async def show_own() -> Response:
@@ -97,7 +97,7 @@ def _add_own(router: APIRouter, api: Context) -> None:
         asked = await api.fetch_all(statements.select_request(who))
         properties = await api.fetch_all(statements.select_properties(who.account_key))
         return json_answer(
-            OwnAnswer(
+            OwnPrivacy(
                 residences=tuple(answer(row, Residence, meter_ids=tuple(row["meter_ids"])) for row in rows),
                 erasure_requested_time=asked[0]["requested_time"] if asked else None,
                 properties=tuple(_own_property(row["property_id"]) for row in properties),

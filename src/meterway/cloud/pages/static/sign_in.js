@@ -4,12 +4,12 @@ import { request } from "./api.js";
 import { byId, text } from "./dom.js";
 import { onProvider } from "./oidc.js";
 
-/** Where to go: a path of this site only. */
+/** Where to go: a path of this site only; `/.//elsewhere` has one that a browser takes for another site. */
 function next(home) {
   const asked = new URLSearchParams(location.search).get("next");
   if (!asked) return home;
   const url = new URL(asked, location.origin);
-  return url.origin === location.origin ? url.pathname : home;
+  return url.origin === location.origin && !url.pathname.startsWith("//") ? url.pathname : home;
 }
 
 byId("sign-in").addEventListener("submit", async (event) => {
