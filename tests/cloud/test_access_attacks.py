@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from meterway.cloud.access.tries import Tries
-from meterway.cloud.access.viewer import EVERYBODY, Viewer
+from meterway.cloud.access.viewer import EVERYBODY, Role, Viewer
 from meterway.cloud.api import create_app
 from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.live import LIMIT_CLIENTS_EACH, LiveHub
@@ -104,16 +104,29 @@ async def test_changing_a_signing_key_and_reading_what_was_kept_aside_is_in_the_
     key = {"publicKey": "tuRUhFeVOKvhMYs1QLrXgAlhpTTu5oLZalgiNiwRFws", "required": True}
     assert (await client.put("/v1/meters/m1/signingKey", json=key, headers=ada)).status_code == 200
     assert (await client.delete("/v1/meters/m1/signingKey", headers=ada)).status_code == 200
+    assert (await client.post("/v1/accounts/nobody/link", headers=ada)).status_code == 404
     reads = ["/v1/quarantine", "/v1/quarantine/1", "/v1/faults", "/v1/conflicts", "/v1/meters/m1/completeness"]
-    for path in (*reads, "/v1/completeness"):
+    for path in (*reads, "/v1/completeness", "/v1/accounts", "/v1/households"):
         assert (await client.get(path, headers=ada)).status_code == 200
     entries = (await client.get("/v1/audit", headers=ada)).json()["content"]
     said = {(each["action"], each["subject"]) for each in entries}
     assert said == {("changed", "m1"), *(("read", each) for each in ("quarantine", "quarantine/1", "faults"))} | {
-        ("read", each) for each in ("conflicts", "m1", "meters")
+        ("read", each) for each in ("conflicts", "m1", "meters", "accounts", "households")
     }
     changes = [each["detail"] for each in entries if each["action"] == "changed"]
     assert changes == [{"signingKey": None}, {"signingKey": key}]
+
+
+async def test_metrics_count_all_tenants_and_are_for_those_who_see_all(store: Store, client: httpx.AsyncClient) -> None:
+    people: tuple[tuple[str, Role, int | None, int], ...] = (
+        ("ada", "operator", None, 200),
+        ("alan", "auditor", None, 200),
+        ("nora", "operator", 1, 403),
+        ("eve", "member", 1, 403),
+    )
+    for login, role, tenant_key, status in people:
+        headers = as_(await token_of(store, login, role, tenant_key))
+        assert (await client.get("/metrics", headers=headers)).status_code == status
 
 
 async def test_a_concentrator_reports_no_fault_of_another_tenants_meter(store: Store) -> None:

@@ -79,6 +79,7 @@ def _add_accounts(router: APIRouter, api: Context) -> None:
     )
     async def list_accounts(limit: Limit = 200, after: Annotated[str, Query(max_length=128)] = "") -> Response:
         """List the accounts of the own tenant."""
+        api.audit.note("read", "accounts", {"after": after})
         rows = await api.fetch(people_query.select_accounts(after.replace("\0", ""), limit + 1))
         content = tuple(answer(row, AccountAnswer) for row in rows[:limit])
         return json_answer(AccountList(content=content, next_after=content[-1].login if len(rows) > limit else None))
@@ -136,8 +137,9 @@ def _add_accounts(router: APIRouter, api: Context) -> None:
     async def make_link(login: Login) -> Response:
         """Make a one-time link for a forgotten password; older links end."""
         _may_give("operator")  # whatever the role of the account is: who has the link is in
+        linked = await _linked(api, login.replace("\0", ""))
         api.audit.note("changed", f"account/{login}", {"made": "link"})
-        return await _linked(api, login.replace("\0", ""))
+        return linked
 
 
 def _add_tenants(router: APIRouter, api: Context) -> None:
@@ -198,6 +200,7 @@ def _add_households(router: APIRouter, api: Context) -> None:
     )
     async def list_households(limit: Limit = 200, after: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> Response:
         """List the households with who lives there and their meters."""
+        api.audit.note("read", "households", {"after": after})
         rows = await api.fetch(people_query.select_households(after, limit + 1))
         content = await _households(api, rows[:limit])
         next_after = content[-1].household_id if len(rows) > limit else None

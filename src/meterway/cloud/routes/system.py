@@ -8,6 +8,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meterway.cloud import openapi
+from meterway.cloud.access.viewer import viewer
 from meterway.cloud.context import Context
 from meterway.cloud.problems import HttpError
 from meterway.cloud.query import Statement
@@ -41,7 +42,9 @@ def system_router(api: Context) -> APIRouter:
 
     @router.get("/metrics", summary="Metrics", responses=openapi.problems(), response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        """Answer counters in the Prometheus text format; never with a meter's id."""
+        """Answer counters in the Prometheus text format; never with a meter's id. They count what all tenants do."""
+        if not viewer.get().sees_everything:
+            raise HttpError(403, "Metrics are for operators and auditors of all tenants.", reason="not-permitted")
         return PlainTextResponse(_metrics(api, await _ledger_waiting(api)), media_type=_METRICS_TYPE)
 
     return router
