@@ -39,7 +39,7 @@ from meterway.bus.mqtt import answers
 from meterway.bus.nats_jwt import Issuer
 from meterway.bus.nats_users import SERVICE_USER, CalloutUser, StaticUser, authorization
 from meterway.bus.refusals import Refusal, Refusals, parse_nats
-from meterway.core.errors import SetupError
+from meterway.core.errors import SetupError, TransientError
 from meterway.core.grants import OBSERVER, Grant
 from meterway.core.hosts import in_url, is_loopback, names_of, reached_at
 from meterway.durable_file import write_private
@@ -59,6 +59,9 @@ and NATS refuses one too many: a session may have 15 filters, where one that end
 
 LIMIT_STORE_BYTES = 8 << 30
 """The most that is kept on disk; beyond it the broker acknowledges nothing more and the senders' spools fill."""
+
+RETAINED_SHARE = 4
+"""Retained messages have a quarter of that; beyond, the oldest go."""
 
 HANDSHAKE_WITHIN_S = 10.0
 """How long a client may take for TLS; the default of NATS, 2 s, is short for a device on a mobile link."""
@@ -169,6 +172,7 @@ class EmbeddedBroker:
                 file = self.certificate.file
                 await stack.enter_async_context(following(file, self._renew, self._reload, self._look_every_s))
             if self._directory is not None:
+                await self._bound_retained()
                 self.callout = await stack.enter_async_context(self._make_callout(self._directory))
             self._stack = stack.pop_all()
         return self
@@ -237,6 +241,16 @@ class EmbeddedBroker:
 
     def _password(self, user: str) -> str:
         return _password(self._data_dir / f"{user}.password")
+
+    async def _bound_retained(self) -> None:
+        from meterway.bus.retained import bound_retained  # as below
+
+        limit_bytes = self._store_limit_bytes // RETAINED_SHARE
+        password = self._password("meterway")
+        try:
+            await bound_retained(self._service_port, user="meterway", password=password, limit_bytes=limit_bytes)
+        except TransientError as error:
+            _log.warning("! %s", error)
 
     def _make_callout(self, directory: Directory) -> "Callout":
         from meterway.bus.callout import Callout  # needs nats-py, which only the cloud's extra brings
