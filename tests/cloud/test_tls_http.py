@@ -220,4 +220,4 @@ async def test_what_expires_when_is_a_metric(store: Store) -> None:
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         text = (await client.get("/metrics")).text
     assert "# TYPE meterway_http_certificate_expires_timestamp_seconds gauge" in text
-    assert "meterway_http_certificate_expires_timestamp_seconds 1500000000.0" in text
+    assert "meterway_http_certificate_expires_timestamp_seconds 1500000000\n" in text
