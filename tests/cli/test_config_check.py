@@ -53,7 +53,7 @@ def test_a_property_that_there_is_not_is_named(tmp_path: Path) -> None:
 def test_a_brokers_url_of_another_form_is_named(tmp_path: Path) -> None:
     result = check(tmp_path, ADAPTER + '[broker]\nurl = "127.0.0.1:1883"\n')
     assert result.exit_code == 2
-    assert "'127.0.0.1:1883' is not mqtt://host:port" in result.stderr
+    assert "'127.0.0.1:1883' is not mqtts://host:port" in result.stderr
 
 
 def test_a_broker_that_the_embedded_one_replaces_is_not_looked_at(tmp_path: Path) -> None:

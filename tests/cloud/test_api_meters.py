@@ -72,7 +72,7 @@ async def test_a_meter_can_be_claimed_and_named(store: Store, client: httpx.Asyn
 
 
 BAD_CHANGES: list[tuple[dict[str, object], str]] = [
-    ({}, "Nothing to change: send `claimed`, `name` or both."),
+    ({}, "Nothing to change: send `claimed`, `name` or `householdId`."),
     ({"name": "x" * 81}, "at `$.name`"),
     ({"name": "a\nb"}, "`name` must not have control characters."),
     ({"name": "a\0b"}, "`name` must not have control characters."),

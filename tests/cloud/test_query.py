@@ -149,7 +149,7 @@ def test_any_token_is_a_page_or_bad_data(token: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ([("format", "xml")], "`format` 'xml' does not exist; there are ndjson and csv"),
+        ([("format", "xml")], "`format` 'xml' does not exist; there are ndjson, csv and signed"),
         ([("limit", "3")], "Parameter `limit` does not exist; there are format, readingTimeStart"),
         ([("maxRows", "many")], "`maxRows` 'many' is not a number"),
         ([("maxRows", "1"), ("maxRows", "2")], "`maxRows` is given twice"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meterway.delivery import fresh, order
@@ -63,6 +63,9 @@ def numbers(records: Iterable[Record]) -> list[int]:
 
 
 @given(STEPS)
+@example(
+    [("store", 1), ("store", 1), ("store", 1), ("store", 8), ("newest", 5), ("store", 1), ("store", 5), ("newest", 4)]
+)
 def test_each_message_is_given_out_once_and_those_in_line_oldest_first(steps: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh, "LIMIT_FRESH_BYTES", 900)

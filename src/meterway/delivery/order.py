@@ -57,9 +57,11 @@ class Order:
         """Give out messages in memory while there is a backlog; those whose topic may not overtake are left in line."""
         if self.cursor >= self._fresh_start or len(self._overtaken) >= LIMIT_OVERTAKEN:
             return []
-        taken = [record for record in self._fresh.take(limit_items, limit_bytes) if may_overtake(record.topic)]
-        for record in taken:
-            self._overtaken.add(record.number, record.number + 1)
+        taken = []
+        for record in self._fresh.take(limit_items, limit_bytes):
+            if may_overtake(record.topic) and len(self._overtaken) < LIMIT_OVERTAKEN:
+                self._overtaken.add(record.number, record.number + 1)
+                taken.append(record)
         return taken
 
     def read_up_to(self, number: int) -> None:
