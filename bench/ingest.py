@@ -7,7 +7,8 @@ no identifier: we derive it). The messages wait in the broker (embedded NATS, Je
 subscription to the last stored message, with PostgreSQL's durable defaults, and the CPU time of the process that
 ingests. Peers, on the same database, with messages of our shape: paho-mqtt 2 in threads with a batch of 500 by
 ``executemany`` of asyncpg, commit then acknowledge; and an insert for each message. Both keep the same row with the
-same primary key. Contestants take turns; printed is the median of the rounds.
+same primary key. One contestant of ours works beyond this machine's loopback: over TLS, as a user that the broker lets
+in and limits by asking us. Contestants take turns; printed is the median of the rounds.
 """
 
 import argparse
@@ -15,23 +16,28 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import paho.mqtt.client as paho
 import uvloop
 from paho.mqtt.enums import CallbackAPIVersion
 
 from meterway.bus.broker import EmbeddedBroker
 from meterway.bus.bus import BrokerConfig
+from meterway.bus.directory import Device
 from meterway.bus.mqtt import MqttBus
 from meterway.cli.output import spare_garbage_collection
 from meterway.cloud.config import IngestConfig
@@ -40,9 +46,11 @@ from meterway.cloud.postgres import EmbeddedPostgres
 from meterway.cloud.store import Store
 from meterway.core import wire
 from meterway.core.errors import TransientError
+from meterway.core.grants import Grant
 from meterway.core.reading import MeterReading, PropertyValue
 from meterway.core.topics import CONCENTRATOR_FILTER
 from meterway.delivery.confirm import Confirmer
+from meterway.durable_file import write_private
 
 UNITS = {
     "OBIS_1.8.0": "kWh",
@@ -60,6 +68,8 @@ UNITS = {
     "OBIS_71.7.0": "A",
 }
 WAIT_S = 300.0
+USER = "bench"
+SUBSCRIBER, PUBLISHER = f"{USER}:cloud", f"{USER}:publisher"
 
 Message = tuple[str, bytes]
 
@@ -139,7 +149,7 @@ async def fill(broker: BrokerConfig, client_id: str, batch: Sequence[Message]) -
         nonlocal acknowledged
         acknowledged += 1
 
-    async with MqttBus(broker, "bench-publisher") as publisher:
+    async with MqttBus(broker, PUBLISHER) as publisher:
         await publisher.wait_connected()
         for topic, payload in batch:
             while True:
@@ -164,12 +174,12 @@ async def until(done: Callable[[], bool]) -> None:
 
 async def meterway_ingest(broker: BrokerConfig, dsn: str, batch: Sequence[Message]) -> Round:
     """Ingest with one worker."""
-    await fill(broker, "meterway-cloud-bench", batch)
+    await fill(broker, SUBSCRIBER, batch)
     async with await Store.connect(dsn) as store:
         ingest = Ingest(store, IngestConfig(), clock=lambda: datetime.now(UTC))
         spare_garbage_collection()
         watch = Stopwatch(len(batch))
-        async with MqttBus(broker, "meterway-cloud-bench", {CONCENTRATOR_FILTER: ingest.receive}) as bus:
+        async with MqttBus(broker, SUBSCRIBER, {CONCENTRATOR_FILTER: ingest.receive}) as bus:
             running = asyncio.create_task(ingest.run(Confirmer(bus).confirm))
             await until(lambda: ingest.counters.stored >= len(batch))
             result = watch.stop()
@@ -261,6 +271,34 @@ def peer(limit: int) -> Contest:
     return contest
 
 
+@asynccontextmanager
+async def plain(folder: Path) -> AsyncIterator[BrokerConfig]:
+    """Run a broker on loopback, without TLS, for one user who may do everything."""
+    async with EmbeddedBroker(folder) as broker:
+        yield broker.config()
+
+
+class OnlyUs:
+    """A directory of one device."""
+
+    def __init__(self, password: str) -> None:
+        grant = Grant(publish=("concentrator/#", "receipt/+"), read=("concentrator/#",))
+        self._device = Device(USER, sha256(password.encode()).digest(), grant)
+
+    def find(self, username: str) -> Device | None:
+        return self._device if username == USER else None
+
+
+@asynccontextmanager
+async def secured(folder: Path) -> AsyncIterator[BrokerConfig]:
+    """Run a broker that speaks TLS only, for a user with permissions."""
+    password = secrets.token_urlsafe(32)
+    folder.mkdir()
+    write_private(folder / "bench.password", password)
+    async with EmbeddedBroker(folder, host="0.0.0.0", names=("localhost",), directory=OnlyUs(password)) as broker:
+        yield msgspec.structs.replace(broker.config(), username=USER, password_file=folder / "bench.password")
+
+
 @dataclass(frozen=True)
 class Contestant:
     name: str
@@ -268,10 +306,12 @@ class Contestant:
     share: float
     """Which part of the readings it gets, so that the slow ones do not take all the time."""
     shape: Shape = in_our_shape
+    broker: Callable[[Path], AbstractAsyncContextManager[BrokerConfig]] = plain
 
 
 CONTESTANTS = (
     Contestant("meterway ingest, one worker, our shape", meterway_ingest, 1),
+    Contestant("the same over TLS and with permissions", meterway_ingest, 1, broker=secured),
     Contestant("meterway ingest, one worker, flat shape", meterway_ingest, 1, in_flat_shape),
     Contestant("paho-mqtt + asyncpg executemany, 500 a batch", peer(500), 0.5),
     Contestant("paho-mqtt + asyncpg, an insert each", peer(1), 0.05),
@@ -290,8 +330,8 @@ async def run(readings: int, meters: int, rounds: int) -> dict[str, list[Round]]
             for number in range(rounds * len(CONTESTANTS)):
                 each = CONTESTANTS[number % len(CONTESTANTS)]
                 batch = messages(max(int(readings * each.share), 1), meters, number + 1, each.shape)
-                async with EmbeddedBroker(folder / f"nats-{number}") as broker:
-                    results[each.name].append(await each.contest(broker.config(), database.dsn, batch))
+                async with each.broker(folder / f"nats-{number}") as broker:
+                    results[each.name].append(await each.contest(broker, database.dsn, batch))
     return results
 
 

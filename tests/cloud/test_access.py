@@ -123,7 +123,7 @@ async def test_a_cookie_alone_changes_nothing(store: Store, stranger: httpx.Asyn
     await with_password(store, "ada")
     await sign_in(stranger, "ada")
     token = stranger.headers.pop("X-CSRF-Token")
-    for forged in ("", token[:-1] + "0", "0" * 64):
+    for forged in ("", token[:-1] + ("1" if token.endswith("0") else "0"), "0" * 64):
         headers = {"X-CSRF-Token": forged} if forged else {}
         answer = await stranger.post("/v1/tenants", json={"tenantId": "x", "name": "X"}, headers=headers)
         assert (answer.status_code, answer.json()["reason"]) == (403, "csrf")
