@@ -6,6 +6,7 @@ So a process can be killed between any two steps, and the same steps always do t
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -283,7 +284,7 @@ class Taken:
     sender_id: str
 
 
-class Receiver:
+class Receiver(ABC):
     """Commits, acknowledges, confirms; each is a step of its own. A kill loses what is between them."""
 
     def __init__(self, source: Broker, breakage: Breakage) -> None:
@@ -337,13 +338,13 @@ class Receiver:
             self._confirmer.confirm(each.sender_id, receipts.digest(*each.message))
         self._confirmer.flush()
 
+    @abstractmethod
     def sender_of(self, message: Message) -> str:
         """Return who waits for the receipt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def store(self, taken: list[Taken]) -> list[Taken]:
         """Return those that are durable now."""
-        raise NotImplementedError
 
 
 class Concentrator(Receiver):
