@@ -154,6 +154,7 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await expect(page).to_have_url(f"{url}/")
+        await page.close()  # before its server: a page that is left open says on its console that it is gone
 
 
 async def look(page: Page, name: str) -> None:
