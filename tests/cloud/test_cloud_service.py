@@ -113,6 +113,19 @@ async def test_one_process_with_its_own_database_stores_and_answers(folder: Path
         assert "meterway_ledger_waiting_batches" in numbers
 
 
+async def test_research_is_answered_from_as_many_households_as_the_configuration_says(
+    postgres_server: Server, nats: RunningBroker, folder: Path
+) -> None:
+    dsn = await create_database(postgres_server)
+    (folder / "dsn").write_text(dsn)
+    config = configuration(nats, database={"dsn_file": str(folder / "dsn")}, role="api", privacy={"k": 77})
+    query = {"propertyName": "OBIS_1.8.0", "fromTime": "2026-11-01T00:00:00Z", "untilTime": "2026-11-02T00:00:00Z"}
+    async with running(config), httpx.AsyncClient(base_url=f"http://127.0.0.1:{config.http.port}") as client:
+        answer = await client.post("/v1/research", json=query)
+        assert "fewer than 77 households" in answer.json()["detail"]
+    await drop_database(postgres_server, dsn)
+
+
 async def test_a_second_worker_joins_the_embedded_database_and_the_api_may_stand_alone(
     folder: Path, nats: RunningBroker
 ) -> None:

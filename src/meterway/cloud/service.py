@@ -88,6 +88,7 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             keep_audit=timedelta(days=config.audit.keep_days),
             provider=Provider(config.oidc) if config.oidc is not None else None,
             devices=broker_for_devices(config, embedded, mosquitto),
+            privacy=config.privacy,
         )
         await _serve(app, config, stack, expires)
     if bus is not None:
