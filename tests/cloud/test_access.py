@@ -108,6 +108,14 @@ async def test_signing_in_and_out(store: Store, stranger: httpx.AsyncClient) -> 
     assert rows[0][0] == 0
 
 
+async def test_the_answer_to_signing_in_says_who_one_is(store: Store, stranger: httpx.AsyncClient) -> None:
+    for login, role in (("eve", "member"), ("rosa", "researcher")):
+        await with_password(store, login, role, 1)  # type: ignore[arg-type]
+        me = (await sign_in(stranger, login)).json()
+        assert (me["login"], me["name"], me["role"], me["tenantId"]) == (login, login.title(), role, "main")
+        assert me == (await stranger.get("/v1/account")).json()
+
+
 async def test_neither_status_nor_sentence_tells_whether_there_is_such_a_login(
     store: Store, stranger: httpx.AsyncClient
 ) -> None:
@@ -140,7 +148,10 @@ async def test_a_session_ends_with_its_account_its_time_and_a_new_password(store
         answer = await here.post("/v1/account/password", json={"old": "wrong password", "new": new})
         assert answer.status_code == 403
         assert (await here.post("/v1/account/password", json={"old": PASSWORD, "new": "short"})).status_code == 422
-        assert (await here.post("/v1/account/password", json={"old": PASSWORD, "new": new})).status_code == 200
+        await here.post("/v1/tokens", json={"name": "billing", "scopes": ["read"]})
+        changed = await here.post("/v1/account/password", json={"old": PASSWORD, "new": new})
+        assert (changed.status_code, changed.json()["tokens"]) == (200, 1)
+        here.headers["X-CSRF-Token"] = changed.json()["csrfToken"]
         assert (await here.get("/v1/meters")).status_code == 200
         assert (await there.get("/v1/meters")).status_code == 401
         assert (await sign_in(there, "ada", new)).status_code == 200

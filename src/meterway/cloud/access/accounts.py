@@ -7,7 +7,7 @@ import hmac
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -177,17 +177,18 @@ class Accounts:
             TransientError: the database is away.
         """
         secret, now = new_secret(), self._clock()
+        digest = digest_of(secret)
         await self._store.fetch(
             "with signed as (update account set last_sign_in_time = $3 where account_key = $2) "
             "insert into session (digest, account_key, created_time, last_used_time, expires_time) "
             "values ($1, $2, $3, $3, $4)",
-            digest_of(secret),
+            digest,
             who.account_key,
             now,
             now + LONGEST,
         )
         self._audit.note("signed-in", f"account/{who.actor}", how, who=who)
-        return Started(secret, who)
+        return Started(secret, replace(who, session=digest, csrf_token=csrf_token_of(secret)))
 
     async def end_session(self, who: Viewer) -> None:
         """End the session of a viewer.

@@ -58,13 +58,13 @@ class PasswordChange(_Body, frozen=True):
     new: Text
 
 
-class Me(_Answer, frozen=True):
+class Me(_Answer, frozen=True, kw_only=True):
     """Who asks."""
 
     login: str
-    name: str
+    name: str = ""
     role: Role
-    tenant_id: str | None
+    tenant_id: str | None = None
     """null: of all tenants."""
     permissions: tuple[str, ...]
     csrf_token: str | None
@@ -73,6 +73,9 @@ class Me(_Answer, frozen=True):
     """The first page they may open."""
     oidc_linked: bool = False
     """Whether the account is linked with the OpenID Connect provider."""
+    tokens: int = 0
+    """How many API tokens of the account are valid. A new password ends all sessions, but programs go on with these
+    until they are revoked."""
 
 
 class SessionAnswer(_Answer, frozen=True):

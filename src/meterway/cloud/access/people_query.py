@@ -13,12 +13,13 @@ from meterway.cloud.access.viewer import Role, Viewer
 from meterway.cloud.query import Statement
 
 
-def select_me(account_key: int | None) -> Statement:
-    """Return the statement for ``name``, ``tenant_id`` and ``oidc_linked`` of an account."""
+def select_me(who: Viewer, now: datetime) -> Statement:
+    """Return the statement for ``name``, ``tenant_id``, ``oidc_linked`` and ``tokens`` of the own account."""
     return Statement(
-        "select a.name, t.tenant_id, a.oidc_subject is not null as oidc_linked "
+        "select a.name, t.tenant_id, a.oidc_subject is not null as oidc_linked, (select count(*) from api_token p "
+        "where p.account_key = $1 and revoked_time is null and expires_time > $2) as tokens "
         "from account a left join tenant t using (tenant_key) where a.account_key = $1",
-        (account_key,),
+        (who.account_key, now),
     )
 
 

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from msgspec.structs import replace
 
 from meterway.cloud import openapi
 from meterway.cloud.access import people_query, rules
@@ -40,6 +39,7 @@ _ME = {
     "csrfToken": None,
     "home": "/",
     "oidcLinked": False,
+    "tokens": 2,
 }
 _SESSION = {
     "sessionId": "9f86d081884c7d65",
@@ -73,7 +73,8 @@ def account_router(api: Context) -> APIRouter:
         """Begin a session. Programs use an API token in its place."""
         _not_where_open()
         body = parse(await body_of(request), SignIn)
-        return _begun(request, await api.in_time(api.accounts.sign_in(body.login, body.password, _address(request))))
+        work = api.accounts.sign_in(body.login, body.password, _address(request))
+        return await _begun(api, request, await api.in_time(work))
 
     @router.post(
         "/v1/link",
@@ -87,7 +88,7 @@ def account_router(api: Context) -> APIRouter:
         _not_where_open()
         body = parse(await body_of(request), LinkUse)
         work = api.accounts.use_link(body.secret, body.name, body.password, _address(request))
-        return _begun(request, await api.in_time(work))
+        return await _begun(api, request, await api.in_time(work))
 
     @router.post("/v1/sign-out", summary="Sign out", responses=openapi.problems(), status_code=204)
     async def sign_out(request: Request) -> Response:
@@ -106,10 +107,7 @@ def account_router(api: Context) -> APIRouter:
     )
     async def show_account() -> Response:
         """Tell who asks, and what they may do."""
-        who = viewer.get()
-        rows = [] if who.account_key is None else await api.fetch(people_query.select_me(who.account_key))
-        me = _me(who, rows[0]["name"] if rows else "", rows[0]["tenant_id"] if rows else None)
-        return json_answer(replace(me, oidc_linked=bool(rows) and rows[0]["oidc_linked"]))
+        return json_answer(await _me(api, viewer.get()))
 
     @router.post(
         "/v1/account/password",
@@ -119,11 +117,11 @@ def account_router(api: Context) -> APIRouter:
         response_class=Response,
     )
     async def change_password(request: Request) -> Response:
-        """Change the own password; all sessions of the account end."""
+        """Change the own password; all sessions of the account end. Its API tokens stay: ``tokens`` says how many."""
         who = _own_account()
         body = parse(await body_of(request), PasswordChange)
         work = api.accounts.change_password(who, body.old, body.new, _address(request))
-        return _begun(request, await api.in_time(work))
+        return await _begun(api, request, await api.in_time(work))
 
     @router.get(
         "/v1/sessions",
@@ -203,21 +201,21 @@ def _add_tokens(router: APIRouter, api: Context) -> None:
         return Response(status_code=204)
 
 
-def _begun(request: Request, started: Started) -> Response:
-    response = json_answer(_me(started.viewer, "", None))
+async def _begun(api: Context, request: Request, started: Started) -> Response:
+    response = json_answer(await _me(api, started.viewer))
     set_session(response, started.secret, scheme=request.url.scheme, headers=request.headers)
     return response
 
 
-def _me(who: Viewer, name: str, tenant_id: str | None) -> Me:
+async def _me(api: Context, who: Viewer) -> Me:
+    rows = [] if who.account_key is None else await api.fetch_all(people_query.select_me(who, api.clock()))
     return Me(
         login=who.actor,
-        name=name,
         role=who.role,
-        tenant_id=tenant_id,
         permissions=tuple(sorted(rules.permissions(who))),
         csrf_token=who.csrf_token,
         home=home_of(who),
+        **(dict(rows[0].items()) if rows else {}),
     )
 
 
