@@ -1,8 +1,13 @@
 """``meterway edge``: adapters and concentrator on one device, from one file."""
 
+import json
 import re
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from meterway.cli.doctor import doctor
+from meterway.core.config import dump_config
 from meterway.edge import EdgeAdapter, EdgeConcentrator, EdgeConfig
 from support.brokers import RunningBroker
 from support.platform import (
@@ -19,6 +24,16 @@ from support.platform import (
 from support.postgres import Server
 
 TOPIC = re.compile(r"concentrator/device/(smartMeterMessage/[0-9a-f-]{36}/(readings|status|meter|faults)|status)")
+
+
+def doctors_word(tmp_path: Path, config: EdgeConfig) -> list[str]:
+    """What the doctor says of each broker, without its address."""
+    path = tmp_path / "doctor.toml"
+    path.write_text(dump_config(config))
+    checks = [
+        json.loads(line) for line in CliRunner().invoke(doctor, ["--json", "--config", str(path)]).output.splitlines()
+    ]
+    return [check["detail"].partition(" ")[2] for check in checks if check["check"] == "broker"]
 
 
 def test_two_adapters_and_a_concentrator_from_one_file(
@@ -45,6 +60,7 @@ def test_two_adapters_and_a_concentrator_from_one_file(
                 assert f'username = "{part}"' in written, f"{part} has a user of its own at the device's broker"
             for meter in (power, heat):
                 wait_for(lambda meter=meter: len(api.all_readings([meter.id])) >= 10, "readings are stored")  # type: ignore[misc]
+            assert doctors_word(tmp_path, config) == ["takes us"] * 3, "cellar, roof and the way to the cloud"
             assert edge.stop() == 0
         wait_for(lambda: not alive(below), f"all of {below} have ended")
         local_port = int((data_dir / "broker" / "port").read_text())

@@ -64,8 +64,8 @@ def _adapters(config: object) -> Iterator[tuple[AdapterConfig, bool]]:
     if isinstance(config, AdapterConfig):
         yield config, True
     if isinstance(config, EdgeConfig):
-        broker = _local_broker(config)
         for adapter in config.adapters:
+            broker = _local_broker(config, f"adapter-{adapter.id}", AdapterConfig)
             yield adapter_config(config, adapter, broker or BrokerConfig()), broker is not None
 
 
@@ -88,16 +88,18 @@ def _signing(config: AdapterConfig) -> Iterator[Check]:
 
 def _concentrator_of(config: object) -> ConcentratorConfig | None:
     if isinstance(config, EdgeConfig):
-        return concentrator_config(config, _local_broker(config) or BrokerConfig())
+        broker = _local_broker(config, "concentrator", ConcentratorConfig)
+        return concentrator_config(config, broker or BrokerConfig())
     return config if isinstance(config, ConcentratorConfig) else None
 
 
-def _local_broker(config: EdgeConfig) -> BrokerConfig | None:
-    """Return the broker of an edge; of an embedded one, as the edge wrote it down when it started last."""
+def _local_broker(config: EdgeConfig, part: str, kind: type[AdapterConfig | ConcentratorConfig]) -> BrokerConfig | None:
+    """Return how a part of an edge logs in; at an embedded broker, as the edge wrote it when it started last."""
     if config.broker is not None:
         return config.broker
     with suppress(MeterwayError):
-        return read_config(config.data_dir / "config" / "concentrator.toml", ConcentratorConfig).local
+        found = read_config(config.data_dir / "config" / f"{part}.toml", kind)
+        return found.broker if isinstance(found, AdapterConfig) else found.local
     return None
 
 
