@@ -117,6 +117,15 @@ async def test_changing_a_signing_key_and_reading_what_was_kept_aside_is_in_the_
     assert changes == [{"signingKey": None}, {"signingKey": key}]
 
 
+async def test_no_login_of_a_stranger_stops_the_audit_log(store: Store, client: httpx.AsyncClient) -> None:
+    ada = as_(await token_of(store, "ada", "operator"))
+    for login in ("x\0y", "x" * 900):
+        assert (await client.post("/v1/sign-in", json={"login": login, "password": "p"})).status_code == 401
+    assert (await client.post("/v1/accounts/ad%00a/link", headers=ada)).status_code == 200
+    seen = (await client.get("/v1/audit", headers=ada)).json()["content"]
+    assert [each["subject"] for each in seen] == ["account/ad\ufffda", f"account/{'x' * 192}", "account/x\ufffdy"]
+
+
 async def test_metrics_count_all_tenants_and_are_for_those_who_see_all(store: Store, client: httpx.AsyncClient) -> None:
     people: tuple[tuple[str, Role, int | None, int], ...] = (
         ("ada", "operator", None, 200),

@@ -17,7 +17,8 @@ import msgspec
 
 from meterway.cloud.access.viewer import EVERYBODY, Viewer, viewer
 from meterway.cloud.store import Store
-from meterway.core.errors import MeterwayError, TransientError
+from meterway.cloud.store.rows import storable
+from meterway.core.errors import MeterwayError
 
 Action: TypeAlias = Literal["read", "changed", "exported", "deleted", "signed-in", "sign-in-failed", "signed-out"]
 
@@ -86,7 +87,7 @@ class AuditLog:
         """Write what waits.
 
         Raises:
-            TransientError: the database is away; the entries go on waiting.
+            MeterwayError: the database is away, or refuses; the entries go on waiting.
         """
         async with self._writing:
             while batch := self._waiting[:LIMIT_BATCH]:
@@ -117,7 +118,7 @@ class AuditLog:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.flush()
-            except TransientError as error:
+            except MeterwayError as error:
                 _log.warning("! the audit log waits: %s", error)
 
     async def _sweep(self) -> None:
@@ -138,8 +139,8 @@ def _columns(entry: _Entry) -> tuple[object, ...]:
         entry.time,
         entry.tenant_key,
         entry.account_key,
-        entry.actor[:200],
+        storable(entry.actor[:200]),
         entry.action,
-        entry.subject[:200],
+        storable(entry.subject[:200]),
         entry.detail,
     )
