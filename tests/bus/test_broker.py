@@ -289,15 +289,12 @@ async def test_broker_of_a_killed_parent_does_not_block_the_next_start(tmp_path:
 async def test_a_broker_that_found_its_disk_full_is_started_again_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes nothing more until then; `make faults` fills a real disk."""
+    """When there is room is decided in `test_nats_log`; `make faults` fills a real disk."""
     monkeypatch.setattr("meterway.bus.broker.CHECK_EVERY_S", 0.2)
-    monkeypatch.setattr("meterway.bus.broker.ROOM_BYTES", 1 << 60)
     async with EmbeddedBroker(tmp_path / "broker") as broker:
         broker._note(
             "[1] 2026/11/23 18:43:20.2 [ERR] Filestore [$MQTT_msgs] Critical write error: no space left on device"
         )
-        assert await broker._answers(), "a new start would not help while the disk is full"
-        monkeypatch.setattr("meterway.bus.broker.ROOM_BYTES", 1 << 20)
         async with asyncio.timeout(IN_TIME_S):
             while not (broker.restarts and await broker._answers()):
                 await asyncio.sleep(0.05)

@@ -289,6 +289,20 @@ async def test_refusals_say_what_and_why(nats_site: NatsSite) -> None:
     ]
 
 
+async def test_client_id_of_a_stranger_does_not_have_the_broker_started_again(
+    nats_site: NatsSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker's log quotes it, and the same log says when a disk is full."""
+    full = "[1] 2026/11/23 18:43:20.2 [ERR] Filestore [$MQTT_msgs] Critical write error: no space left on device"
+    config = await nats_site.put("adapter-1", MINE)
+    for client_id in ("Critical write error", f"\n{full}"):
+        with pytest.raises(RefusedError):
+            async with Client(config, client_id, password="wrong"):
+                pass
+    await until(lambda: caplog.text.count("invalid character in client ID") >= 2)
+    assert await nats_site.broker._answers()
+
+
 async def test_new_grant_holds_after_the_device_was_sent_away(nats_site: NatsSite) -> None:
     config = await nats_site.put("adapter-1", MINE)
     async with Witness(nats_site.cloud) as witness, MqttBus(config, "adapter", clean_session=True) as bus:

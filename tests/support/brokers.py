@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from meterway.bus.broker import nats_config
 from meterway.bus.bus import BrokerConfig
+from meterway.bus.nats_config import nats_config
 from meterway.durable_file import write_private
 
 START_WITHIN_S = 20.0

@@ -26,18 +26,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-
-import msgspec
 
 from meterway.authority import LOOK_EVERY_S, Authority, ServerCertificate, following
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.bus.directory import Directory
 from meterway.bus.mqtt import answers
+from meterway.bus.nats_config import ACK_WAIT_S, LIMIT_STORE_BYTES, nats_config
 from meterway.bus.nats_jwt import Issuer
-from meterway.bus.nats_users import SERVICE_USER, CalloutUser, StaticUser, authorization
+from meterway.bus.nats_log import DiskWatch, level
+from meterway.bus.nats_users import SERVICE_USER, CalloutUser, StaticUser
 from meterway.bus.refusals import Refusal, Refusals, parse_nats
 from meterway.core.errors import SetupError, TransientError
 from meterway.core.grants import OBSERVER, Grant
@@ -50,39 +51,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ACK_WAIT_S = 10.0
-"""After this NATS delivers again what was not acknowledged; a commit takes milliseconds."""
-
-MAX_ACK_PENDING = 4096
-"""How much one subscription may have unacknowledged. All subscriptions of a session share 65,535 packet identifiers
-and NATS refuses one too many: a session may have 15 filters, where one that ends in ``#`` counts twice."""
-
-LIMIT_STORE_BYTES = 8 << 30
-"""The most that is kept on disk; beyond it the broker acknowledges nothing more and the senders' spools fill."""
-
 RETAINED_SHARE = 4
-"""Retained messages have a quarter of that; beyond, the oldest go."""
-
-HANDSHAKE_WITHIN_S = 10.0
-"""How long a client may take for TLS; the default of NATS, 2 s, is short for a device on a mobile link."""
-
-_SAID_ALREADY = ("Plaintext passwords", "unable to connect: authentication error")
-"""The passwords are random, and nobody else can read the file; the reason of the error stands in the line before."""
+"""Retained messages have a quarter of the store; beyond, the oldest go."""
 
 CHECK_EVERY_S = 5.0
+"""How often it is asked whether it still works."""
 
-ROOM_BYTES = 16 << 20
-"""So much must be free on the disk before a broker that found it full is started again."""
 LOCK_WITHIN_S = 3.0
 _LOCK_EVERY_S = 0.02
-
-_STARTING = "Starting nats-server"
-_STUCK = "Critical write error"
-"""A stream that found the disk full (or failing) takes nothing more until nats-server is started again, also when there
-is room again; nothing that it had acknowledged is lost by that."""
-
-_REBUILT = ("will rebuild", "Recovering stream state from index")
-"""What nats-server says at the start after a kill: it reads its files anew and loses nothing by it."""
 
 
 class EmbeddedBroker:
@@ -136,7 +112,7 @@ class EmbeddedBroker:
         self._refusals = Refusals(on_refusal, time.monotonic)
         self._stack = AsyncExitStack()
         self._process: ChildProcess | None = None
-        self._is_stuck = False
+        self._disk = DiskWatch(partial(_free_bytes, self._data_dir))
         self.port = port
         """The MQTT port; valid once entered."""
         self.certificate: ServerCertificate | None = None
@@ -212,9 +188,7 @@ class EmbeddedBroker:
 
     async def _answers(self) -> bool:
         """Tell whether it works; one that needs a new start, and has room for it, does not."""
-        if self._is_stuck and _free_bytes(self._data_dir) >= ROOM_BYTES:
-            return False
-        return await answers(self.config())
+        return not self._disk.wants_start and await answers(self.config())
 
     def _write_files(self) -> None:
         """Write what nats-server reads, and what clients need."""
@@ -266,13 +240,10 @@ class EmbeddedBroker:
 
     def _note(self, line: str) -> int:
         """Take note of what a line says was refused, or cannot be written; return the line's level."""
-        if _STARTING in line:
-            self._is_stuck = False
-        elif _STUCK in line:
-            self._is_stuck = True
+        self._disk.take(line)
         refusal = parse_nats(line)
         if refusal is None:
-            return _level(line)
+            return level(line)
         if refusal.kind == "login" and self.callout is not None and refusal.username not in self._grants:
             return logging.DEBUG  # it was the callout that refused, and said why
         return logging.WARNING if self._refusals.put(refusal) else logging.DEBUG
@@ -300,62 +271,6 @@ def embedded_broker(
     )
 
 
-def nats_config(
-    *,
-    host: str = "127.0.0.1",
-    port: int,
-    certificate: Path | None = None,
-    store_dir: Path,
-    ack_wait_s: float = ACK_WAIT_S,
-    store_limit_bytes: int = LIMIT_STORE_BYTES,
-    sync_always: bool = False,
-    service_port: int = -1,
-    users: Sequence[StaticUser] = (),
-    callout: CalloutUser | None = None,
-) -> str:
-    """Return a configuration of nats-server; without ``users`` anybody on this machine may do everything.
-
-    ``service_port`` is for NATS' own protocol, on loopback only; -1: any.
-    """
-    return f"""\
-server_name: meterway
-listen: "127.0.0.1:{service_port}"
-max_payload: 2MB  # ours is 1 MiB of payload; NATS counts headers of its own to it
-jetstream {{
-    store_dir: {_quoted(str(store_dir))}
-    max_file_store: {store_limit_bytes}
-    sync_interval: {"always" if sync_always else '"2m"'}
-}}
-mqtt {{
-    host: {_quoted(host)}
-    port: {port}
-    {_tls(certificate) if certificate else ""}
-    ack_wait: "{round(ack_wait_s * 1000)}ms"
-    max_ack_pending: {MAX_ACK_PENDING}
-}}
-{authorization(users, callout) if users else ""}
-"""
-
-
-def _level(line: str) -> int:
-    """Return the level of a line of nats-server: what it refuses (``[ERR] ... Publish Violation``) is a warning."""
-    if any(mark in line for mark in _SAID_ALREADY):
-        return logging.DEBUG
-    if "Filestore" in line and any(mark in line for mark in _REBUILT):
-        return logging.INFO
-    return logging.WARNING if any(mark in line for mark in ("[WRN]", "[ERR]", "[FTL]")) else logging.DEBUG
-
-
-def _free_bytes(directory: Path) -> int:
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize
-
-
-def _tls(certificate: Path) -> str:
-    file = _quoted(str(certificate))
-    return f"tls {{ cert_file: {file}, key_file: {file}, timeout: {HANDSHAKE_WITHIN_S} }}"
-
-
 def find_nats_server() -> Path:
     """Return the path of nats-server: of the wheel beside this Python, else the one on the PATH.
 
@@ -369,6 +284,10 @@ def find_nats_server() -> Path:
     if found is None:
         raise SetupError("nats-server is not there; install meterway[embedded], or name your own broker's url")
     return Path(found)
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
 
 
 def _choose_port(host: str, wanted: int, remembered: Path) -> int:
@@ -441,7 +360,3 @@ async def _locked(directory: Path) -> AsyncIterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-def _quoted(value: object) -> str:
-    return msgspec.json.encode(value).decode()
