@@ -146,10 +146,15 @@ class DevicesConfig(Table, frozen=True):
     mosquitto: BrokerConfig | None = None
     """Where that broker is a mosquitto with its dynamic-security plugin: how its administrator logs in, a table as
     `[broker]`. Its users are then the devices that enrol here."""
+    mosquitto_log: Path | None = None
+    """The file that this mosquitto logs to with `log_type debug`: what it refuses to a device is then shown with the
+    device (docs/permissions.md). For one worker of several."""
 
     def __post_init__(self) -> None:
-        if self.broker_url is None and (self.ca_file is not None or self.mosquitto is not None):
-            raise ValueError("[devices] has ca_file or mosquitto without broker_url: name the broker they are for")
+        if self.broker_url is None and (self.ca_file or self.mosquitto or self.mosquitto_log):
+            raise ValueError(
+                "[devices] has ca_file, mosquitto or mosquitto_log without broker_url: name the broker they are for"
+            )
 
 
 class LedgerConfig(Table, frozen=True):

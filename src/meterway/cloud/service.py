@@ -16,6 +16,7 @@ from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.devices.guard import broker_for_devices, guarded_broker
 from meterway.cloud.devices.mosquitto import guarded_mosquitto
+from meterway.cloud.devices.mosquitto_log import noting_refusals
 from meterway.cloud.ingest import Ingest
 from meterway.cloud.keep_ledger import keep_ledger
 from meterway.cloud.postgres import Cluster, EmbeddedPostgres
@@ -77,6 +78,8 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
         mosquitto = None
         if config.devices.mosquitto is not None:
             mosquitto = await stack.enter_async_context(guarded_mosquitto(config.devices.mosquitto, store))
+        if config.devices.mosquitto_log is not None:
+            await stack.enter_async_context(noting_refusals(config.devices.mosquitto_log, store, _utc_now))
         app = create_app(
             store,
             replay=ingest.replay,
