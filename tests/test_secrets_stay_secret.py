@@ -14,13 +14,15 @@ import pytest
 from click.testing import CliRunner
 
 from meterway.adapter.config import AdapterConfig, MeterConfig, SigningConfig, TcpSource
-from meterway.adapter.signing import open_signer
+from meterway.adapter.service import run
+from meterway.adapter.signing import key_path, open_signer
 from meterway.cli.doctor import doctor
 from meterway.cli.verify import verify
 from meterway.core.config import dump_config
 from meterway.core.errors import SetupError
 from meterway.core.obis import Obis
 from meterway.core.signatures import Signer, key_text
+from meterway.delivery.spool import Spool
 from meterway.meter.dlms_security import seal
 from meterway.meter.keys import Keys
 from meterway.meter.virtual.encode_dlms import date_time, encode_hdlc, encode_notification, flat, structure, uint32
@@ -174,3 +176,15 @@ async def test_an_adapter_keeps_its_signing_key_and_says_what_is_wrong_with_it(
     assert f"{key}: no private key in PEM; make one: openssl genpkey -algorithm ed25519" in said
     with pytest.raises(SetupError, match="nosuch: the signing key cannot be read: No such file or directory"):
         open_signer(SigningConfig(enabled=True, key_file=tmp_path / "nosuch"), tmp_path / "spool")
+
+
+async def test_an_adapter_that_is_started_twice_makes_no_second_key(tmp_path: Path) -> None:
+    """Else the first would sign with a key that is no longer in the file, and the cloud would not know the next."""
+    meter = MeterConfig(id=METER, source=TcpSource(host="127.0.0.1", port=1), family="sml-generic")
+    config = AdapterConfig(
+        id="test", spool_dir=tmp_path / "spool", meters=(meter,), signing=SigningConfig(enabled=True)
+    )
+    async with Spool(config.spool_dir):
+        with pytest.raises(SetupError, match="is in use by another process"):
+            await run(config, ready=lambda: None)
+    assert not key_path(config.spool_dir).exists()

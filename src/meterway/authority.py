@@ -77,7 +77,8 @@ class Authority:
         """Load the authority in ``folder``; at the first run make it.
 
         Raises:
-            SetupError: its files cannot be read or written, do not belong together, or it has expired.
+            SetupError: its files cannot be read or written, do not belong together, the key is open to other users,
+                or it has expired.
         """
         with _using(folder):
             key = _load_key(folder)
@@ -220,9 +221,12 @@ def _load_key(folder: Path) -> ec.EllipticCurvePrivateKey:
         _write(file, _pem(key), PRIVATE_MODE)
         return key
     try:
+        mode = file.stat().st_mode
         loaded = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
         raise SetupError(f"{file} cannot be read ({type(error).__name__}): put it back from a backup") from error
+    if mode & 0o077:
+        raise SetupError(f"{file} is open to other users, who could pose as any of our servers: chmod 600 {file}")
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise SetupError(f"{file} is not a key on an elliptic curve: put back the one that was made here")
     return loaded

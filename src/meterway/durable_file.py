@@ -1,6 +1,7 @@
 """Replacing a small file so that there is always a whole one, the old or the new, whatever is pulled or killed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 PUBLIC_MODE = 0o644
@@ -10,19 +11,25 @@ PRIVATE_MODE = 0o600
 def replace_file(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
     """Replace the file (and make its folder); when this returns, the new one survives a power cut.
 
-    Written beside, fsync, rename, fsync of the folder. ``mode`` is what the file is made with, less the umask.
+    Written beside, fsync, rename, fsync of the folder. ``mode`` is what the file is made with, less the umask; a link
+    in its place is replaced, and none is followed. For one process at a time: others hold a lock meanwhile.
 
     Raises:
-        OSError: it cannot be written; the old one is still there.
+        OSError: it cannot be written, and names ``path``; the old one is still there, and nothing beside it.
     """
     new = path.with_name(f"{path.name}.new")
     path.parent.mkdir(parents=True, exist_ok=True)
     new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

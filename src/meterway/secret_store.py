@@ -187,8 +187,8 @@ class SecretStore:
             SetupError: it is not there, no key, or open to others than its owner.
         """
         try:
-            mode = self.key_path.stat().st_mode
             with self.key_path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
                 key = file.read(KEY_BYTES + 1)
         except OSError as error:
             raise SetupError(

@@ -56,14 +56,14 @@ async def run(config: AdapterConfig, *, ready: Callable[[], None]) -> None:
     shared = [[prepare(meter) for meter in meters] for meters in segments(config.meters)]
     for meters in shared:
         check_segment(meters)
-    signer = open_signer(config.signing, config.spool_dir)
-    if signer is not None:
-        _log.info("readings are signed; the public key is %s", key_text(signer.public_key))
     async with AsyncExitStack() as stack:
         for decoder in (meter.decoder for meters in shared for meter in meters):
             if isinstance(decoder, PulseCounter):
                 stack.callback(decoder.close)
         spool = await stack.enter_async_context(Spool(config.spool_dir, config.spool, count_topics=True))
+        signer = open_signer(config.signing, config.spool_dir)
+        if signer is not None:
+            _log.info("readings are signed; the public key is %s", key_text(signer.public_key))
 
         def on_receipt(delivery: Delivery) -> None:
             relay.on_receipt(delivery.payload)
