@@ -8,11 +8,12 @@ import httpx
 import pytest
 from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
 
+from meterway.cloud.access.rules import ROLES
 from meterway.cloud.api import create_app
 from meterway.cloud.server import serving
 from meterway.cloud.store import Store
-from support.access import PASSWORD, clients_of, token_of
-from support.cloud_http import put, reading, value
+from support.access import PASSWORD, add_tenant, clients_of, move_in, token_of, with_password
+from support.cloud_http import put, reading, rejected, value
 
 CHROMIUM = which("chromium")
 IN_TIME_MS = 60_000
@@ -155,6 +156,53 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
         await page.get_by_role("button", name="Sign in").click()
         await expect(page).to_have_url(f"{url}/")
         await page.close()  # before its server: a page that is left open says on its console that it is gone
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; make setup installs it")
+async def test_a_page_offers_only_what_its_reader_may_do(store: Store, page: Page) -> None:
+    await put(store, reading("m1", datetime.now(UTC), value("OBIS_1.8.0", "1.0", "kWh")), rejected(b"bad"))
+    readers = {role: may for role, may in ROLES.items() if "read" in may}
+    for role in readers:
+        await with_password(store, role, role, 1 if role == "member" else None)
+    (member,) = await store.fetch("select account_key from account where login = 'member'")
+    await move_in(store, member["account_key"], ["m1"], datetime(2020, 1, 1, tzinfo=UTC), tenant_key=1)
+    await with_password(store, "nora", "operator", await add_tenant(store, "north"))
+    async with serving(create_app(store, is_open=False)) as url:
+        for role, may in readers.items():
+            await enter(page, url, role)
+            writes = 1 if "write" in may else 0
+            await expect(page.locator("#meters .meter-name")).to_have_count(1)
+            await expect(page.locator("#meters .edit")).to_have_count(writes)
+            quarantined = 1 if "audit" in may else 0
+            await expect(page.locator("#quarantine li")).to_have_count(quarantined)
+            await expect(page.locator("#quarantine-title")).to_be_visible(visible=bool(quarantined))
+            await expect(page.get_by_role("button", name="Try again")).to_have_count(writes)
+            await expect(page.get_by_role("button", name="Try all again")).to_have_count(writes)
+            links = {"devices": "Devices", "people": "People", "audit": "Audit"}
+            for permission, name in links.items():
+                await expect(page.get_by_role("link", name=name)).to_have_count(1 if permission in may else 0)
+            await page.goto(f"{url}/privacy")
+            await expect(page.locator("#erase-ask")).to_be_visible()
+            for form in ("#erase-form", "#rule-form"):
+                await expect(page.locator(form)).to_have_count(1 if "people" in may else 0)
+        for login, collecting in (("operator", True), ("nora", False)):
+            await enter(page, url, login)
+            await page.goto(f"{url}/devices")
+            await expect(page.locator("#devices-empty")).to_be_visible()
+            await page.locator("#add-kind").select_option("concentrator")
+            await expect(page.locator("#add-collects")).to_be_visible(visible=collecting)
+        await page.close()  # before its server: a page that is left open says on its console that it is gone
+
+
+async def enter(page: Page, url: str, login: str) -> None:
+    """Sign in as somebody else."""
+    await page.context.clear_cookies()
+    await page.goto(f"{url}/sign-in")
+    await expect(page.get_by_role("link", name="API")).to_have_count(0)  # it asks who it is
+    await page.get_by_label("Login").fill(login)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("link", name="Account")).to_be_visible()
 
 
 async def look(page: Page, name: str) -> None:

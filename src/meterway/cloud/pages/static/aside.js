@@ -8,7 +8,7 @@ let oldest = null;
 const opened = new Map(); // entry id to its bytes: they stay shown when the list is loaded again
 
 export function build() {
-  byId("replay-all").addEventListener("click", () => replay([...byId("quarantine").children].map((item) => item.itemId)));
+  byId("replay-all")?.addEventListener("click", () => replay([...byId("quarantine").children].map((item) => item.itemId)));
   byId("quarantine-more").addEventListener("click", more);
 }
 
@@ -29,7 +29,7 @@ export function count(counters) {
 function fill(name, items) {
   byId(name).replaceChildren(...items);
   byId(`${name}-empty`).hidden = items.length > 0;
-  byId("replay-all").hidden = byId("quarantine").children.length === 0;
+  if (byId("replay-all")) byId("replay-all").hidden = byId("quarantine").children.length === 0;
 }
 
 function remember(page) {
@@ -59,14 +59,14 @@ function quarantined(entry) {
   const size = element("span", { className: "muted", textContent: bytes(entry.sizeBytes) + (entry.seenCount > 1 ? ` · ${entry.seenCount} times` : "") });
   const show = element("button", { type: "button", className: "button", textContent: "Show bytes" });
   show.addEventListener("click", () => openBytes(entry.id, detail, show));
-  const again = element("button", { type: "button", className: "button", textContent: "Try again" });
-  again.addEventListener("click", () => replay([entry.id]));
+  const again = byId("replay-all") ? [element("button", { type: "button", className: "button", textContent: "Try again" })] : [];
+  again[0]?.addEventListener("click", () => replay([entry.id]));
   const item = element("li", {},
     head(entry.reason, entry.receivedTime, size),
     element("p", { className: "message", textContent: entry.message }),
     element("p", { className: "mono muted", textContent: entry.topic }),
     detail,
-    element("div", { className: "actions" }, again, show));
+    element("div", { className: "actions" }, ...again, show));
   item.itemId = entry.id;
   if (opened.has(entry.id)) showBytes(opened.get(entry.id), detail, show);
   return item;

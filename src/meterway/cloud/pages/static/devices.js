@@ -11,6 +11,7 @@ const STATES = { waiting: "waiting for its code", expired: "code expired", enrol
 
 let devices = [];
 let chosen = null;
+let me = null;
 const opened = new Map(); // user name to its refusals: they stay shown when the list is loaded again
 
 const path = (device, more = "") => `/v1/devices/${device.kind}/${encodeURIComponent(device.deviceId)}${more}`;
@@ -28,6 +29,7 @@ async function load() {
       found.push(...page.content);
       after = page.nextAfter;
     }
+    me ??= await request("/v1/account");
     devices = found;
     await Promise.all(devices.filter((each) => opened.has(each.username)).map(refresh));
     byId("lost").hidden = true;
@@ -105,6 +107,7 @@ function actions(device) {
     made.push(button);
   };
   if (device.refusedCount) add(opened.has(device.username) ? "Hide refusals" : "Show refusals", toggle);
+  if (device.collects && me.tenantId !== null) return made; // it is there for all tenants
   if (device.kind === "adapter") add("Meters", editMeters);
   add("New code", newCode);
   if (device.state !== "revoked") add("Revoke", askRevoke, "button danger");
@@ -155,7 +158,7 @@ async function copy() {
 function chooseKind() {
   const isAdapter = byId("add-kind").value === "adapter";
   byId("add-meters-box").hidden = !isAdapter;
-  byId("add-collects-box").hidden = isAdapter;
+  byId("add-collects-box").hidden = isAdapter || me?.tenantId !== null;
 }
 
 async function add(event) {

@@ -17,7 +17,7 @@ export function build(onSelect, onChanged) {
   all = row("sum", () => pick(null));
   text(all.name, "All meters");
   byId("filter").addEventListener("input", filter);
-  prepareDialog(onChanged);
+  if (byId("dialog")) prepareDialog(onChanged);
 }
 
 /** Show `meters` (a Map by id): new ones are added, known ones updated in place. */
@@ -50,8 +50,10 @@ export function update(meter) {
   const register = main ? quantity(main.numericalValue, main.unit) : "";
   text(shown.value, net === null ? register : signed(net));
   text(shown.sub, [net === null || isPower(main) ? "" : register, meter.protocol ?? ""].filter(Boolean).join(" · "));
-  text(shown.editWord, meter.claimed ? "Rename" : "Claim");
-  shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
+  if (shown.edit) {
+    text(shown.editWord, meter.claimed ? "Rename" : "Claim");
+    shown.edit.setAttribute("aria-label", `${meter.claimed ? "Rename" : "Claim"} meter ${title(meter)}`);
+  }
   shown.unclaimed.hidden = meter.claimed;
   showDoubts(shown.doubt, doubts(meter));
   const use = shown.image.firstChild;
@@ -127,6 +129,7 @@ function meterRow(meter) {
   const shown = row("meter", () => pick(meter.meterId));
   shown.meter = meter;
   shown.state.prepend(shown.chip, shown.unclaimed, shown.doubt);
+  if (!byId("dialog")) return shown; // the server leaves it out for who may change nothing
   shown.editWord = element("span");
   shown.edit = element("button", { type: "button", className: "button quiet edit", onclick: () => open(shown.meter) },
     icon("edit", "edit-icon"), shown.editWord);
