@@ -280,6 +280,18 @@ async def test_who_did_what_is_told(store: Store) -> None:
         assert (await eve.get("/v1/audit")).status_code == 403
 
 
+async def test_tokens_that_ended_longer_ago_than_is_audited_are_forgotten(store: Store) -> None:
+    ada = await add_account(store, "ada", "operator")
+    for days in (-11.0, -9.0, 9.0):
+        await add_token(store, ada, days=days)
+    await store.fetch("update api_token set revoked_time = $1 where expires_time > now()", utc_now())
+    async with AuditLog(store, utc_now, keep=timedelta(days=10)).running(), asyncio.timeout(30):
+        while (await store.fetch("select count(*) from api_token"))[0][0] > 2:
+            await asyncio.sleep(0.01)
+    rows = await store.fetch("select revoked_time is null from api_token order by expires_time")
+    assert [row[0] for row in rows] == [True, False]
+
+
 async def test_the_audit_log_waits_while_the_database_is_away_and_counts_what_is_lost(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from meterway.cloud.access.viewer import Viewer
 from meterway.cloud.answers import encoder
+from meterway.cloud.background import in_background
 from meterway.cloud.meters import MeterAnswer, meter_answer, select_meter_keys
 from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Store
@@ -109,17 +110,11 @@ class LiveHub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the clients told until the block ends."""
-        async with asyncio.TaskGroup() as tasks:
-            own = [
-                tasks.create_task(step(), name=f"meterway.cloud.live.{step.__name__.strip('_')}")
-                for step in (self._listen, self._tick, self._count)
-            ]
+        async with in_background(live_listen=self._listen(), live_tick=self._tick(), live_count=self._count()):
             try:
                 yield
             finally:
                 self.close()
-                for task in own:
-                    task.cancel()
 
     def close(self) -> None:
         """End all streams and accept no more; the server calls it before it waits for its connections."""

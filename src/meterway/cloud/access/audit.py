@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from meterway.cloud.access.viewer import EVERYBODY, Viewer, viewer
+from meterway.cloud.background import in_background, repeat
 from meterway.cloud.store import Store
 from meterway.cloud.store.rows import storable
 from meterway.core.errors import MeterwayError
@@ -98,40 +99,23 @@ class AuditLog:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write entries until the block ends, and then the last ones."""
-        async with asyncio.TaskGroup() as tasks:
-            own = [
-                tasks.create_task(self._write(), name="meterway.cloud.audit.write"),
-                tasks.create_task(self._sweep(), name="meterway.cloud.audit.sweep"),
-            ]
-            try:
-                yield
-            finally:
-                for task in own:
-                    task.cancel()
+        async with in_background(
+            audit_write=repeat(self.flush, every_s=EVERY_S, failing="the audit log waits"),
+            audit_sweep=repeat(self._sweep, every_s=SWEEP_S, failing="the audit log is not tidied"),
+        ):
+            yield
         try:
             await self.flush()
         except MeterwayError as error:
             _log.error("! %d entries of the audit log are lost: %s", len(self._waiting), error)
 
-    async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_S)
-            try:
-                await self.flush()
-            except MeterwayError as error:
-                _log.warning("! the audit log waits: %s", error)
-
     async def _sweep(self) -> None:
-        """Remove what is older than is kept, and sessions, links and tokens that are long over."""
-        while True:
-            now = self._clock()
-            try:
-                await self._store.fetch("delete from audit where audit_time < $1", now - self._keep)
-                await self._store.fetch("delete from session where expires_time < $1", now)
-                await self._store.fetch("delete from sign_in_link where expires_time < $1", now)
-            except MeterwayError as error:
-                _log.warning("! the audit log is not tidied: %s", error)
-            await asyncio.sleep(SWEEP_S)
+        """Remove what is older than is kept, also tokens that ended before then, and sessions and links of the past."""
+        now = self._clock()
+        await self._store.fetch("delete from audit where audit_time < $1", now - self._keep)
+        await self._store.fetch("delete from session where expires_time < $1", now)
+        await self._store.fetch("delete from sign_in_link where expires_time < $1", now)
+        await self._store.fetch("delete from api_token where least(expires_time, revoked_time) < $1", now - self._keep)
 
 
 def _columns(entry: _Entry) -> tuple[object, ...]:

@@ -4,8 +4,6 @@ Bounded: ``LIMIT_WAITING`` devices and topics wait for the database, further one
 device ``queries.LIMIT_REFUSALS`` topics are kept.
 """
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,18 +11,17 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from meterway.bus.refusals import Refusal
+from meterway.cloud.background import in_background, repeat
 from meterway.cloud.devices import queries
 from meterway.cloud.query import Statement
 from meterway.cloud.store import Store
-from meterway.core.errors import MeterwayError, TransientError
+from meterway.core.errors import TransientError
 
 LIMIT_WAITING: Final = 5000
 EVERY_S: Final = 1.0
 
 _Key: TypeAlias = tuple[str, str, str, str]
 """User name, kind of refusal, topic, detail."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,20 +58,9 @@ class DeviceNotes:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write what is noted until the block ends."""
-        task = asyncio.create_task(self._run(), name="meterway.cloud.devices.notes")
-        try:
+        failing = "what the broker refused is not written"
+        async with in_background(devices_notes=repeat(self._write_refused, every_s=EVERY_S, failing=failing)):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_S)
-            try:
-                await self._write_refused()
-            except MeterwayError as error:
-                _log.warning("! what the broker refused is not written: %s", error)
 
     async def write_seen(self, usernames: Iterable[str]) -> None:
         """Note that these devices are connected now.

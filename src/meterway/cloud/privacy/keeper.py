@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from meterway.cloud.access.audit import AuditLog
+from meterway.cloud.background import in_background, repeat
 from meterway.cloud.store import Store
 from meterway.core.errors import MeterwayError
 
@@ -32,16 +33,11 @@ class Keeper:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work until the block ends; what is cut off is done at the next start."""
-        async with asyncio.TaskGroup() as tasks:
-            own = [
-                tasks.create_task(self._erase(), name="meterway.cloud.privacy.erase"),
-                tasks.create_task(self._retain(), name="meterway.cloud.privacy.retain"),
-            ]
-            try:
-                yield
-            finally:
-                for task in own:
-                    task.cancel()
+        retain = repeat(
+            self._retain, every_s=RETAIN_EVERY_S, again_s=AGAIN_S, failing="what is too old waits to be removed"
+        )
+        async with in_background(privacy_erase=self._erase(), privacy_retain=retain):
+            yield
 
     async def erase_soon(self) -> None:
         """Have it erase what was begun; wait until it looked, at most ``PATIENCE_S``."""
@@ -75,13 +71,6 @@ class Keeper:
                     continue
 
     async def _retain(self) -> None:
-        while True:
-            wait_s = RETAIN_EVERY_S
-            try:
-                done = await self._store.retain(now=self._clock())
-                if done.total():
-                    _log.info("removed what is older than is kept: %s", dict(done))
-            except MeterwayError as error:
-                _log.warning("! what is too old waits to be removed: %s", error)
-                wait_s = AGAIN_S
-            await asyncio.sleep(wait_s)
+        done = await self._store.retain(now=self._clock())
+        if done.total():
+            _log.info("removed what is older than is kept: %s", dict(done))
