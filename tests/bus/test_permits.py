@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bus.permits import Client, NatsSite, Site, Witness, described, running_site, until
+from meterway.bus.callout import LoginRequest
 from meterway.bus.mqtt import MqttBus, Will
 from meterway.bus.session import RefusedError
 from meterway.core.errors import TransientError
@@ -287,6 +288,38 @@ async def test_refusals_say_what_and_why(nats_site: NatsSite) -> None:
         ("subscribe", "adapter-1", "receipt/#", ""),
         ("publish", "adapter-1", None, "A topic has a space, which NATS does not take; it ended the connection."),
     ]
+
+
+async def test_hostile_names_are_refused_and_the_next_device_is_served(nats_site: NatsSite) -> None:
+    """What a stranger says of himself reaches the directory, the answer and the log; none of them stumbles."""
+    config = await nats_site.put("adapter-1", MINE)
+    names = (
+        "a" * 60_000,
+        "a\nb",
+        '"',
+        "\\",
+        "%s",
+        "../meterway",
+        "*",
+        ">",
+        "$SYS",
+        "\u00e9",
+        "ADAPTER-1",
+        "adapter-1 ",
+    )
+    for name in names:
+        with pytest.raises(RefusedError):
+            async with Client(config, username=name):
+                pass
+        with pytest.raises(RefusedError):
+            async with Client(config, client_id=name):
+                pass
+    own = nats_site.broker._issuer.sign(LoginRequest.Options(user="adapter-1"), now_s=0)
+    with pytest.raises(RefusedError):
+        async with Client(config, password=own):
+            pass
+    async with Client(config):
+        pass
 
 
 async def test_client_id_of_a_stranger_does_not_have_the_broker_started_again(

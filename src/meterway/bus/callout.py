@@ -33,8 +33,6 @@ from meterway.bus.refusals import Refusal
 from meterway.core.errors import BadDataError, TransientError
 from meterway.core.grants import owns_client_id
 
-__all__ = ["Callout", "Device", "Directory", "LoginRequest", "judge"]
-
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
@@ -128,7 +126,7 @@ class _ConnectionsAnswer(msgspec.Struct, frozen=True):
     data: _Connections = _Connections()
 
 
-def judge(request: LoginRequest, directory: Directory) -> Device | str:
+def _judge(request: LoginRequest, directory: Directory) -> Device | str:
     """Return the device that logs in, or as a sentence why it may not."""
     name = request.connect_opts.user
     device = directory.find(name)
@@ -225,24 +223,15 @@ class Callout:
         except BadDataError as error:
             _log.warning("! nats-server asks who may log in, and cannot be understood: %s", error)
             return
-        await self._count_again(request.connect_opts.user)
-        verdict = self._verdict(request)
+        verdict = await self._verdict(request)
         answer = _Answer(sub=request.user_nkey, aud=request.server_id.id, nats=verdict)
         await message.respond(self._issuer.sign(answer, now_s=int(time.time())).encode())
 
-    async def _count_again(self, name: str) -> None:
-        """Look how many connections the user has, if it seems to have too many: some may have ended since."""
-        device = self._directory.find(name)
-        limit = device.grant.limit_connections if device is not None else None
-        if limit is not None and self._connections[name] >= limit:
-            with suppress(TransientError):
-                self._connections[name] = len([each async for each in self._list(name)])
-
-    def _verdict(self, request: LoginRequest) -> _Verdict:
+    async def _verdict(self, request: LoginRequest) -> _Verdict:
         name = request.connect_opts.user
-        device = judge(request, self._directory)
+        device = _judge(request, self._directory)
         if isinstance(device, Device):
-            device = self._admit(device)
+            device = await self._admit(device)
         if isinstance(device, str):
             refusal = Refusal(kind="login", username=name, client_id=request.client_info.mqtt_id, detail=device)
             self._on_refusal(refusal)
@@ -252,16 +241,23 @@ class Callout:
         user = _User(sub=request.user_nkey, name=name, nats=_UserRights(pub=publish, sub=subscribe))
         return _Verdict(jwt=self._issuer.sign(user, now_s=int(time.time())))
 
-    def _admit(self, device: Device) -> Device | str:
+    async def _admit(self, device: Device) -> Device | str:
         """Return the device, or as a sentence why it has to wait."""
         grant, name = device.grant, device.username
-        if grant.limit_connections is not None and self._connections[name] >= grant.limit_connections:
-            return f"The device has {grant.limit_connections} connections already."
+        if (limit := grant.limit_connections) is not None and self._connections[name] >= limit:
+            await self._count_again(name)
+            if self._connections[name] >= limit:
+                return f"The device has {limit} connections already."
         if grant.limit_messages_per_s is not None:
             wait_s = self._allowance.wait_s(name, grant.limit_messages_per_s, time.monotonic())
             if wait_s:
                 return "The device published too much, and has to wait."
         return device
+
+    async def _count_again(self, name: str) -> None:
+        """Look how many connections a user has: some may have ended since."""
+        with suppress(TransientError):
+            self._connections[name] = len([each async for each in self._list(name)])
 
     async def _watch(self) -> None:
         while not self._leaving.is_set():  # a cancellation alone can be lost in ``wait_for``, which nats-py uses
@@ -327,7 +323,7 @@ class Callout:
                 return
 
     async def _kick(self, server_id: str, connection: _Connection) -> None:
-        _log.info("ends connection %s of %s", connection.mqtt_client, connection.authorized_user)
+        _log.info("ends connection %r of %s", connection.mqtt_client, connection.authorized_user)
         await self._ask(f"$SYS.REQ.SERVER.{server_id}.KICK", {"cid": connection.cid})
         self._connections[connection.authorized_user] -= 1
 
