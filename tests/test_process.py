@@ -87,7 +87,9 @@ async def test_killed_process_is_started_again() -> None:
         assert await gone(first)
         while child.restarts == 0:
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(child.wait_ready(), 10)
+        async with asyncio.timeout(10):
+            while not child.ready:
+                await asyncio.sleep(0.01)
         assert child.pid not in (None, first)
 
 
@@ -105,7 +107,9 @@ async def test_process_that_fails_again_is_tried_again(tmp_path: Path) -> None:
     async with ChildProcess(python(code)) as child:
         while child.restarts < 2:
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(child.wait_ready(), 10)
+        async with asyncio.timeout(10):
+            while not child.ready:
+                await asyncio.sleep(0.01)
         assert (tmp_path / "count").read_text() == "3"
 
 
@@ -121,7 +125,9 @@ async def test_process_that_does_not_answer_is_replaced() -> None:
         while child.restarts == 0:
             await asyncio.sleep(0.01)
         answers = True
-        await asyncio.wait_for(child.wait_ready(), 10)
+        async with asyncio.timeout(10):
+            while not child.ready:
+                await asyncio.sleep(0.01)
         assert child.pid != first
 
 

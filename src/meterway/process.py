@@ -96,9 +96,6 @@ class ChildProcess:
     def ready(self) -> bool:
         return self._ready.is_set()
 
-    async def wait_ready(self) -> None:
-        await self._ready.wait()
-
     async def __aenter__(self) -> Self:
         """Start it.
 

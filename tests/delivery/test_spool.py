@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from meterway.core.config import load_config
 from meterway.core.errors import BadDataError, SetupError, TransientError
 from meterway.delivery import fresh
 from meterway.delivery import spool as spool_module
@@ -344,10 +345,9 @@ async def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             pass
 
 
-async def test_limits_that_would_block_for_ever_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="limit_bytes = 10000 is less than twice segment_bytes = 8192; raise"):
-        async with spool(tmp_path, SpoolConfig(segment_bytes=8192, limit_bytes=10_000)):
-            pass
+def test_limits_that_would_block_for_ever_are_refused() -> None:
+    with pytest.raises(SetupError, match=r"adapter.toml.*limit_bytes = 10000 is less than twice segment_bytes = 8192;"):
+        load_config("segment_bytes = 8192\nlimit_bytes = 10_000", SpoolConfig, where="adapter.toml")
 
 
 async def test_a_full_spool_refuses_and_goes_on_when_messages_are_delivered(tmp_path: Path) -> None:

@@ -24,8 +24,6 @@ from meterway.core.errors import BadDataError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-PUBLIC_KEY_BYTES: Final = 32
-
 _KEY_CHARACTERS: Final = 43
 _OPENING: Final = b',"signature":{"publicKey":"'
 _MEMBER: Final = re.compile(rb',"signature":\{"publicKey":"([A-Za-z0-9_-]{43})","value":"([A-Za-z0-9_-]{86})"\}\}')

@@ -20,6 +20,13 @@ class SpoolConfig(Table, frozen=True):
     linger_s: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.003
     """How long a group waits for company while messages come faster than the disk flushes; else none waits."""
 
+    def __post_init__(self) -> None:
+        if self.limit_bytes < 2 * self.segment_bytes:
+            raise ValueError(
+                f"limit_bytes = {self.limit_bytes} is less than twice segment_bytes = {self.segment_bytes}; raise the "
+                "first or lower the second"
+            )
+
 
 class RelayConfig(Table, frozen=True):
     """How messages leave a spool."""

@@ -63,7 +63,6 @@ class Relay:
         )
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._drained: list[asyncio.Future[None]] = []
         self._retained: dict[str, int] = {}
         self._finished: list[int] = []
         self._credit = 0
@@ -90,13 +89,6 @@ class Relay:
                 await (asyncio.sleep(0) if self._wake.is_set() else self._wake.wait())
             finally:
                 timer.cancel()
-
-    async def drained(self) -> None:
-        """Return when nothing is pending in the spool."""
-        if self._spool.pending:
-            waiter = self._loop.create_future()
-            self._drained.append(waiter)
-            await waiter
 
     def on_receipt(self, payload: bytes) -> None:
         """Take a receipt; a bad one is counted, and what it should have said is sent and confirmed again.
@@ -217,8 +209,3 @@ class Relay:
         """Tell the spool, in one go, what was finished since the last turn."""
         finished, self._finished = self._finished, []
         self._spool.done(finished)
-        if not self._spool.pending:
-            waiters, self._drained = self._drained, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)

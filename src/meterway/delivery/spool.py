@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from meterway.core.errors import BadDataError, SetupError, TransientError
+from meterway.core.errors import BadDataError, TransientError
 from meterway.delivery.ages import Ages
 from meterway.delivery.config import SpoolConfig
 from meterway.delivery.group import Failures, Group
@@ -88,15 +88,9 @@ class Spool:
         """Open the directory, which is made if it is not there.
 
         Raises:
-            SetupError: another process has it, it cannot be written, ``limit_bytes`` is less than two segments, or
-                the topic counts are unreadable.
+            SetupError: another process has it, it cannot be written, or the topic counts are unreadable.
             TransientError: it is new and the disk is full.
         """
-        if self._config.limit_bytes < 2 * self._config.segment_bytes:
-            raise SetupError(
-                f"spool: limit_bytes = {self._config.limit_bytes} is less than twice segment_bytes = "
-                f"{self._config.segment_bytes}; raise the first or lower the second"
-            )
         async with AsyncExitStack() as stack:
             stack.callback(self._thread.shutdown)
             await self._in_thread(self._log.open, int(self._clock()))
