@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +19,6 @@ from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.audit_query import AuditList
 from meterway.cloud.access.middleware import Access
 from meterway.cloud.access.oidc import OidcSignIn
-from meterway.cloud.access.oidc_provider import Provider
 from meterway.cloud.access.pages import add_access_pages
 from meterway.cloud.access.routes_account import account_router
 from meterway.cloud.access.routes_audit import audit_router
@@ -50,6 +50,9 @@ from meterway.cloud.routes.system import RequestCounter, system_router
 from meterway.cloud.store import Store
 from meterway.core import enrolment
 from meterway.core.errors import BadDataError
+
+if TYPE_CHECKING:
+    from meterway.cloud.access.oidc_provider import Provider
 
 QUERY_TIMEOUT_S = 30.0
 
@@ -131,7 +134,7 @@ def create_app(
     is_open: bool = True,
     keep_audit: timedelta = timedelta(days=400),
     devices: BrokerForDevices | None = None,
-    provider: Provider | None = None,
+    provider: "Provider | None" = None,
     privacy: PrivacyConfig | None = None,
 ) -> FastAPI:
     """Return the application.

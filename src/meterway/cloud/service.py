@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from meterway.bus.mqtt import MqttBus
-from meterway.cloud.access.oidc_provider import Provider
 from meterway.cloud.api import create_app
 from meterway.cloud.config import CloudConfig, DatabaseConfig
 from meterway.cloud.devices.guard import broker_for_devices, guarded_broker
@@ -28,6 +27,8 @@ from meterway.delivery.confirm import Confirmer
 
 if TYPE_CHECKING:
     from meterway.bus.broker import EmbeddedBroker
+    from meterway.cloud.access.oidc_config import OidcConfig
+    from meterway.cloud.access.oidc_provider import Provider
 
 _log = logging.getLogger(__name__)
 
@@ -89,13 +90,24 @@ async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
             gauges=lambda: {**_expiries(expires), **ingest.gauges(), **store.gauges(), **_connections(bus)},
             is_open=config.http.open,
             keep_audit=timedelta(days=config.audit.keep_days),
-            provider=Provider(config.oidc) if config.oidc is not None else None,
+            provider=_provider(config.oidc) if config.oidc is not None else None,
             devices=broker_for_devices(config, embedded, mosquitto),
             privacy=config.privacy,
         )
         await _serve(app, config, stack, expires)
     if bus is not None:
         await bus.wait_connected()
+
+
+def _provider(config: "OidcConfig") -> "Provider":
+    """Return the provider; only who has one loads the HTTP client.
+
+    Raises:
+        SetupError: a file cannot be read.
+    """
+    from meterway.cloud.access.oidc_provider import Provider
+
+    return Provider(config)
 
 
 async def _serve(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,7 +20,6 @@ from meterway.cloud.access import rules
 from meterway.cloud.access.accounts import Accounts, Started
 from meterway.cloud.access.audit import AuditLog
 from meterway.cloud.access.oidc_accounts import OidcAccounts
-from meterway.cloud.access.oidc_provider import Metadata, Provider
 from meterway.cloud.access.oidc_tokens import Verified, check_access_token, check_id_token
 from meterway.cloud.access.secret import new_secret
 from meterway.cloud.access.tries import Tries
@@ -29,6 +28,9 @@ from meterway.cloud.problems import HttpError
 from meterway.cloud.store import Store
 from meterway.core.errors import BadDataError, TransientError
 from meterway.core.hosts import is_loopback
+
+if TYPE_CHECKING:
+    from meterway.cloud.access.oidc_provider import Metadata, Provider
 
 ATTEMPT_S: Final = 600
 """So long a browser has to come back from the provider."""
@@ -73,7 +75,7 @@ class OidcSignIn:
     """The way in through the provider."""
 
     def __init__(
-        self, provider: Provider, store: Store, accounts: Accounts, audit: AuditLog, clock: Callable[[], datetime]
+        self, provider: "Provider", store: Store, accounts: Accounts, audit: AuditLog, clock: Callable[[], datetime]
     ) -> None:
         self.config = provider.config
         self._provider = provider
@@ -165,7 +167,7 @@ class OidcSignIn:
         self._by_address.succeeded(address)
         return token
 
-    def _check_issuer(self, metadata: Metadata, issuer: str | None) -> None:
+    def _check_issuer(self, metadata: "Metadata", issuer: str | None) -> None:
         """See that an answer is of our provider, as far as it says (RFC 9207).
 
         Raises:
