@@ -65,6 +65,31 @@ def listening() -> TcpListenerSource:
     return TcpListenerSource(port=free_port())
 
 
+@pytest.mark.parametrize("kind", ["dials", "listens"])
+async def test_a_cancellation_while_a_link_closes_is_never_lost(kind: str, listening: TcpListenerSource) -> None:
+    """At whichever step of the closing it comes: also when all is closed and this task has not been told yet."""
+
+    async def hold(source: TcpSource | TcpListenerSource, leave: asyncio.Event) -> None:
+        async with open_link(source, LINE):
+            opened.set()
+            await leave.wait()
+        await asyncio.Event().wait()
+
+    async with echoing() as gateway:
+        for step in range(12):
+            opened, leave = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(hold(gateway if kind == "dials" else listening, leave))
+            await opened.wait()
+            leave.set()
+            for _ in range(step):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=IN_TIME_S)
+            was_lost = not task.done()
+            task.cancel()
+            assert not was_lost, f"cancelled {step} steps after the link was left"
+
+
 async def dial(source: TcpListenerSource) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection(source.host, source.port)
 

@@ -199,7 +199,8 @@ async def _pour(dsn: str, file: Path) -> None:
                 await _finish("pg_restore", script)
             except MeterwayError:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(psql.wait(), _GIVE_UP_S)
+                    async with asyncio.timeout(_GIVE_UP_S):
+                        await psql.wait()
                 if psql.returncode:
                     await _finish("psql", psql)  # which is why the other failed
                 raise

@@ -39,7 +39,8 @@ async def open_tcp_listener(source: TcpListenerSource, line: Line) -> AsyncItera
         server.close()
         listener.hang_up()
         with suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await server.wait_closed()
 
 
 class Listener:

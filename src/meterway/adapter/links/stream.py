@@ -65,4 +65,5 @@ async def closing(
     finally:
         writer.close()
         with suppress(*broken):
-            await asyncio.wait_for(writer.wait_closed(), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await writer.wait_closed()
