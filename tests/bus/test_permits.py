@@ -229,6 +229,22 @@ async def test_flood_of_one_device_does_not_stop_another(site: Site) -> None:
         assert device.connected
 
 
+async def test_flood_in_many_short_connections_is_found(nats_site: NatsSite) -> None:
+    """None of them is there long enough to be looked at."""
+    config = await nats_site.put("adapter-1", replace(MINE, limit_messages_per_s=50.0))
+
+    async def flood() -> None:
+        for _ in range(40):
+            async with Client(config) as attacker:
+                for _ in range(100):
+                    attacker.shout("smartMeterMessage/mine/readings", b"x")
+                await attacker.publish("smartMeterMessage/mine/readings", b"last")
+
+    with pytest.raises(RefusedError):
+        await flood()
+    assert {"flood", "login"} <= {refusal.kind for refusal in nats_site.refusals()}
+
+
 async def test_message_over_the_limit_ends_only_its_sender(site: Site) -> None:
     good, bad = await site.put("adapter-1", MINE), await site.put("adapter-2", THEIRS)
     async with Witness(site.cloud) as witness, Client(good) as device:

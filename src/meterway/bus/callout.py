@@ -4,8 +4,9 @@ nats-server asks on ``$SYS.REQ.USER.AUTH`` about every user that does not stand 
 answers, those log-ins are refused after five seconds, and clients try again; who is connected stays connected.
 
 Every two seconds it looks at all connections: those of devices that are revoked or gone are ended, and of those that
-publish more than they may. A device that is cut off for a flood is let in again when its allowance has grown; what it
-had to say waits in its spool, so nothing is lost. ``end`` looks at once.
+publish more than they may. What a connection published since then counts when it ends, so that many short ones are no
+way around that. A device that is cut off for a flood is let in again when its allowance has grown; what it had to say
+waits in its spool, so nothing is lost. ``end`` looks at once.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ _REQUESTS = "$SYS.REQ.USER.AUTH"
 _CONNECTIONS = "$SYS.REQ.SERVER.PING.CONNZ"
 _PAGE = 1024
 _DEVICES_ACCOUNT = "$G"
+_DISCONNECTIONS = f"$SYS.ACCOUNT.{_DEVICES_ACCOUNT}.DISCONNECT"
 _NO_DIGEST = bytes(32)
 
 
@@ -117,6 +119,21 @@ class _Connections(msgspec.Struct, frozen=True):
     connections: tuple[_Connection, ...] = ()
 
 
+class _Disconnection(msgspec.Struct, frozen=True):
+    class Client(msgspec.Struct, frozen=True):
+        id: int
+        user: str = ""
+        client_id: str = ""
+
+    class Amount(msgspec.Struct, frozen=True):
+        msgs: int
+        bytes: int
+
+    client: Client
+    sent: Amount
+    """By the client."""
+
+
 class _Server(msgspec.Struct, frozen=True):
     id: str
 
@@ -187,6 +204,7 @@ class Callout:
                 connect_timeout=ANSWER_WITHIN_S,
             )
             await self._nats.subscribe(_REQUESTS, cb=self._answer)
+            await self._nats.subscribe(_DISCONNECTIONS, cb=self._settle)
             await self._nats.flush()
         except (OSError, NatsError) as error:
             raise TransientError(f"nats-server at {self._url} cannot be reached: {error}") from error
@@ -292,6 +310,14 @@ class Callout:
             if not self._may_stay(name, messages, size_bytes, found[name][0][1].mqtt_client):
                 for server_id, each in found[name]:
                     await self._kick(server_id, each)
+
+    async def _settle(self, message: Msg) -> None:
+        """Count what a connection that has ended published since it was looked at."""
+        ended = msgspec.json.decode(message.data, type=_Disconnection)
+        name = ended.client.user
+        if name not in self._static:
+            messages, size_bytes = self._seen.pop(ended.client.id, (0, 0))
+            self._may_stay(name, ended.sent.msgs - messages, ended.sent.bytes - size_bytes, ended.client.client_id)
 
     def _may_stay(self, name: str, messages: int, size_bytes: int, client_id: str) -> bool:
         device = self._directory.find(name)
