@@ -48,25 +48,33 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def killed_at(step: int, folder: Path, work: Callable[[], object]) -> bool:
-    """Do ``work`` in a process that kills itself before a step; tell whether it came that far."""
+def started(work: Callable[[], object]) -> int:
+    """Do ``work`` in a process of its own; return its id."""
     child = os.fork()
     if child == 0:
-        left = step
-
-        def audit(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal left
-            if event in STEPS and str(arguments[0]).startswith(str(folder)):
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-
-        sys.addaudithook(audit)
         try:
             work()
         finally:
             os._exit(0)
-    _, status = os.waitpid(child, 0)
+    return child
+
+
+def killed_at(step: int, folder: Path, work: Callable[[], object]) -> bool:
+    """Do ``work`` in a process that kills itself before a step; tell whether it came that far."""
+    left = step
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if event in STEPS and str(arguments[0]).startswith(str(folder)):
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    def watched() -> None:
+        sys.addaudithook(audit)
+        work()
+
+    _, status = os.waitpid(started(watched), 0)
     return os.WIFSIGNALED(status)
 
 
@@ -103,6 +111,20 @@ def test_a_secret_is_there_or_not_after_a_kill_at_every_step(tmp_path: Path) -> 
         assert not list(folder.glob("*.new"))
         step += 1
     assert step >= 9
+
+
+def test_many_processes_that_start_at_once_have_one_authority_and_keep_all_secrets(tmp_path: Path) -> None:
+    store = SecretStore(tmp_path / "store" / "secrets", tmp_path / "store" / "secrets.key")
+
+    def start(number: int) -> None:
+        authority = Authority.open(tmp_path / "ca", clock=lambda: datetime.now(UTC))
+        (tmp_path / f"{number}").write_text(authority.fingerprint)
+        store.set(f"secret-{number}", b"%d" % number)
+
+    for child in [started(lambda number=number: start(number)) for number in range(8)]:  # type: ignore[misc]
+        os.waitpid(child, 0)
+    assert len({(tmp_path / f"{number}").read_text() for number in range(8)}) == 1
+    assert [store.get(f"secret-{number}") for number in range(8)] == [b"%d" % number for number in range(8)]
 
 
 def test_a_key_of_the_authority_that_others_may_read_is_refused(tmp_path: Path) -> None:
