@@ -12,6 +12,7 @@ from msgspec import structs
 
 from meterway.cloud.access.viewer import EVERYBODY, NOBODY, Viewer
 from meterway.cloud.api import create_app
+from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.store import ArrivedReading, Store
 from meterway.core import reports
 from meterway.core.errors import SetupError
@@ -75,7 +76,8 @@ async def town(store: Store) -> Town:
 
 @pytest.fixture
 async def client(town: Town) -> AsyncIterator[httpx.AsyncClient]:
-    async with clients_of(create_app(town.store, is_open=False), None) as (client,):
+    app = create_app(town.store, is_open=False, devices=BrokerForDevices("mqtt://127.0.0.1"))
+    async with clients_of(app, None) as (client,):
         yield client
 
 
@@ -103,6 +105,9 @@ READS = [
     ("GET", "/v1/households"),
     ("GET", "/v1/tenants"),
     ("GET", "/v1/devices"),
+    ("GET", "/v1/privacy/erasures"),
+    ("GET", "/v1/privacy/erasureRequests"),
+    ("GET", "/v1/privacy/retention"),
 ]
 
 
@@ -134,10 +139,22 @@ async def test_an_operator_of_another_tenant_changes_nothing(town: Town, client:
         await client.post("/v1/meterReadings", headers=as_(await town.token("nora", "operator", town.north)))
     ).json()
     reading_id = found["content"][0]["readingId"]
+    await town.store.fetch(
+        "insert into device (tenant_key, kind, device_id, secret_digest) values ($1, 'adapter', 'a', 'd')", town.north
+    )
     attempts = [
         ("PATCH", "/v1/meters/n1", {"name": "mine"}, 404),
         ("PATCH", "/v1/meters/s1", {"householdId": 1}, 404),
         ("PUT", "/v1/meters/n1/signingKey", {"publicKey": "A" * 43}, 404),
+        ("DELETE", "/v1/meters/n1/signingKey", None, 404),
+        ("PATCH", "/v1/devices/adapter/a", {"meterIds": ["s1"]}, 404),
+        ("POST", "/v1/devices/adapter/a/code", None, 404),
+        ("DELETE", "/v1/devices/adapter/a", None, 404),
+        ("POST", "/v1/privacy/erasures", {"account": "eve", "reason": "objection"}, 404),
+        ("POST", "/v1/privacy/erasures", {"householdId": 1, "reason": "objection"}, 404),
+        ("POST", "/v1/privacy/erasures", {"meterId": "n1", "reason": "objection"}, 404),
+        ("PUT", "/v1/privacy/retention", {"tenantId": "north", "rules": []}, 404),
+        ("GET", "/v1/privacy/export?account=eve", None, 404),
         ("DELETE", f"/v1/meterReadings?id={reading_id}", None, 200),
         ("POST", "/v1/quarantine/replay", {"ids": [1]}, 503),
         ("PATCH", "/v1/accounts/eve", {"disabled": True}, 404),
@@ -149,9 +166,11 @@ async def test_an_operator_of_another_tenant_changes_nothing(town: Town, client:
         ("POST", "/v1/tenants", {"tenantId": "mine", "name": "Mine"}, 403),
         ("POST", "/v1/tenants/south/concentrators", {"concentratorId": "cellar-north"}, 403),
     ]
-    tables = ("meter", "reading", "account", "household", "resident", "tenant", "sign_in_link")
+    tables = ("meter", "reading", "account", "household", "resident", "tenant", "sign_in_link", "erasure")
     sql = (
-        "select " + ", ".join(f"(select count(*) from {table})" for table in tables) + ", (select max(name) from meter)"
+        "select "
+        + ", ".join(f"(select count(*) from {table})" for table in tables)
+        + ", (select max(name) from meter), (select count(secret_digest) from device)"
     )
     before = tuple((await town.store.fetch(sql))[0])
     for method, path, body, status in attempts:
@@ -246,6 +265,54 @@ async def test_every_table_is_shut_to_viewers_or_has_policies(store: Store) -> N
     assert len(rows) > 15
     for row in rows:
         assert row["may_select"] == row["relrowsecurity"] == row["has_policy"], row
+
+
+SAYS_NOTHING = {"property_set", "ledger_backlog"}
+"""Tables that everybody may see: names of properties, and how far the ledger is; nothing in them is anybody's."""
+
+ROWS_OF_THE_NORTH = (
+    "insert into audit (tenant_key, actor, action, subject) values ($1, 'nora', 'read', 'n1')",
+    (
+        "insert into conflict (digest, meter_id, reading_time, reading_identifier, topic, payload) "
+        "select 'd', meter_id, last_reading_time, last_reading_identifier, 't', 'p' from meter "
+        "where meter_id = 'n1' and tenant_key = $1"
+    ),
+    "insert into state_change (subject, change_time, state, since) select 'n1', now(), 'off', now() where $1 > 0",
+    "insert into device (tenant_key, kind, device_id) values ($1, 'adapter', 'a')",
+    "insert into enrolment_code select device_key, 'd', now() from device where tenant_key = $1",
+    "insert into refusal select device_key, 'publish', 't', '', now(), now(), 1 from device where tenant_key = $1",
+    (
+        "insert into consent (account_key, household_key, purpose, property_ids, step_s, given_time, expires_time) "
+        "select account_key, household_key, 'research', '{OBIS_1.8.0}', 900, now(), now() "
+        "from resident join household using (household_key) where tenant_key = $1"
+    ),
+    "insert into erasure_request select account_key, now() from account where tenant_key = $1",
+    (
+        "insert into erasure (tenant_key, subject_kind, subject_digest, reason, requested_time) "
+        "values ($1, 'meter', 'd', 'objection', now())"
+    ),
+    "insert into retention values ($1, '*', 100)",
+)
+
+
+async def test_no_table_shows_a_row_to_somebody_of_another_tenant(town: Town) -> None:
+    await town.store.enter_arrivals()
+    for sql in ROWS_OF_THE_NORTH:
+        await town.store.fetch(sql, town.north)
+    rows = await town.store.fetch(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relrowsecurity order by 1"
+    )
+    nora = Viewer(account_key=10_001, tenant_key=town.north, actor="nora", role="operator")
+    strangers = [
+        Viewer(account_key=10_002, tenant_key=10_000, actor="x", role=role)
+        for role in ("operator", "auditor", "member", "researcher")
+    ]
+    for table in {row["relname"] for row in rows} - SAYS_NOTHING:
+        sql = f"select count(*) from {table}"
+        counts = [(await town.store.fetch_as(who, sql))[0][0] for who in (nora, *strangers)]
+        assert counts[0] > 0, f"{table}: add a row to ROWS_OF_THE_NORTH, else nothing could leak"
+        assert counts[1:] == [0, 0, 0, 0], f"{table} shows rows to another tenant"
+    assert {row["relname"] for row in rows} > SAYS_NOTHING
 
 
 async def test_live_streams_show_each_viewer_their_own(town: Town) -> None:

@@ -130,7 +130,7 @@ async def test_research_is_answered_from_as_many_households_as_the_configuration
 
 def test_a_cloud_without_a_provider_to_sign_in_with_loads_no_http_client() -> None:
     program = "import sys, meterway.cloud.service; sys.exit('httpx' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - ours
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 async def test_a_second_worker_joins_the_embedded_database_and_the_api_may_stand_alone(
