@@ -14,6 +14,7 @@ from meterway.cloud.server import serving
 from meterway.cloud.store import Store
 from support.access import PASSWORD, add_tenant, clients_of, move_in, token_of, with_password
 from support.cloud_http import put, reading, rejected, value
+from support.looks import LOW_CONTRAST, UNNAMED
 
 CHROMIUM = which("chromium")
 IN_TIME_MS = 60_000
@@ -206,5 +207,9 @@ async def enter(page: Page, url: str, login: str) -> None:
 
 
 async def look(page: Page, name: str) -> None:
-    """See that nothing is wider than the phone."""
+    """See that nothing is wider than the phone, and that all can be read and has a name, in light and dark."""
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    assert await page.evaluate(UNNAMED) == [], name
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        assert await page.evaluate(LOW_CONTRAST) == [], (name, scheme)

@@ -16,6 +16,7 @@ from meterway.cloud.server import serving
 from meterway.cloud.store import Store
 from meterway.core import reports
 from support.cloud_http import fault, put, reading, rejected, value
+from support.looks import LOW_CONTRAST, UNNAMED
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 LIMIT_PAGES_BYTES = 72 * 1024
@@ -272,35 +273,3 @@ def test_the_page_has_no_inline_code_and_names_no_other_host() -> None:
             assert "http://" not in text
             assert "https://" not in text
             assert "innerHTML" not in text
-
-
-LOW_CONTRAST = """() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => {
-    const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  };
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = parse(getComputedStyle(node).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!own || !node.checkVisibility()) continue;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) found.push(`${node.className || node.tagName}: ${ratio.toFixed(2)}`);
-  }
-  return found;
-}"""
-
-UNNAMED = """() => [...document.querySelectorAll("button, a, input, section, dialog, [role=img]")].filter((node) => {
-  const label = node.getAttribute("aria-label") || node.labels?.length || node.textContent.trim();
-  const by = (node.getAttribute("aria-labelledby") ?? "").split(" ").filter(Boolean);
-  const needs = ["SECTION", "DIALOG"].includes(node.tagName) ? by.length > 0 : label || by.length > 0;
-  return !needs || by.some((id) => !document.getElementById(id));
-}).map((node) => node.outerHTML.slice(0, 80))"""

@@ -25,6 +25,7 @@ function listItem(title, sub, button, onClick) {
   const item = element("li", {}, head, element("p", { className: "muted", textContent: sub }));
   if (button) {
     const made = element("button", { className: "button", type: "button", textContent: button });
+    made.setAttribute("aria-label", `${button}: ${title}, ${sub}`);
     made.addEventListener("click", () => onClick().catch((error) => show("token-error", error.message)));
     item.append(element("div", { className: "actions" }, made));
   }

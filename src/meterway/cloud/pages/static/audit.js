@@ -16,7 +16,9 @@ function item(entry) {
     element("time", { dateTime: entry.time, textContent: moment(new Date(entry.time)) }),
   );
   const made = element("li", {}, head);
-  if (entry.detail) made.append(element("pre", { textContent: JSON.stringify(entry.detail) }));
+  const detail = Object.entries(entry.detail ?? {}).filter(([, value]) => value !== null && value !== "");
+  const words = detail.map(([name, value]) => `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`);
+  if (words.length) made.append(element("p", { className: "mono muted", textContent: words.join(" · ") }));
   return made;
 }
 

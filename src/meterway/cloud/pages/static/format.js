@@ -8,6 +8,9 @@ const clockSeconds = new Intl.DateTimeFormat(undefined, {
 const dayAndClock = new Intl.DateTimeFormat(undefined, {
   day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
 });
+const yearToo = new Intl.DateTimeFormat(undefined, {
+  day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
+});
 const numbers = new Map();
 
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
@@ -47,7 +50,8 @@ export function age(seconds) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-export const moment = (date) => dayAndClock.format(date);
+/** Day and time, with the year where it is another one. */
+export const moment = (date) => (date.getFullYear() === new Date().getFullYear() ? dayAndClock : yearToo).format(date);
 
 export function bytes(size) {
   return size < 1000 ? `${size} B` : size < 1e6 ? `${number(size / 1000, 1)} kB` : `${number(size / 1e6, 1)} MB`;

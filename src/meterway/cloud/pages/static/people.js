@@ -13,8 +13,10 @@ function show(id, message) {
   byId(id).hidden = !message;
 }
 
-function button(label, onClick, errorId) {
+/** A button that says beside its label what it is for to those who do not see where it stands. */
+function button(label, subject, onClick, errorId) {
   const made = element("button", { className: "button", type: "button", textContent: label });
+  made.setAttribute("aria-label", `${label}: ${subject}`);
   made.addEventListener("click", async () => {
     try {
       await onClick();
@@ -56,13 +58,13 @@ function accountItem(account) {
   const actions = element("div", { className: "actions" });
   if (!account.disabled) {
     const make = async () => showLink(await request(`${path}/link`, { method: "POST" }));
-    actions.append(button("New link", make, "account-error"));
+    actions.append(button("New link", account.login, make, "account-error"));
   }
   const toggle = async () => {
     await request(path, { method: "PATCH", body: { disabled: !account.disabled } });
     await loadAccounts();
   };
-  actions.append(button(account.disabled ? "Enable" : "Disable", toggle, "account-error"));
+  actions.append(button(account.disabled ? "Enable" : "Disable", account.login, toggle, "account-error"));
   item.append(actions);
   return item;
 }
@@ -102,7 +104,7 @@ function residentItem(household, resident) {
       await request(path, { method: "PATCH", body: { untilTime: new Date().toISOString() } });
       await loadHouseholds();
     };
-    line.append(button("Moved out", moveOut, "household-said"));
+    line.append(button("Moved out", resident.login, moveOut, "household-said"));
   }
   return line;
 }
@@ -110,18 +112,19 @@ function residentItem(household, resident) {
 function meterItem(meter) {
   const line = element("p", { className: "line" }, element("span", { textContent: meter.name ?? meter.meterId }));
   const remove = async () => {
-    await request(`/v1/meters/${meter.meterId}`, { method: "PATCH", body: { householdId: null } });
+    await request(`/v1/meters/${encodeURIComponent(meter.meterId)}`, { method: "PATCH", body: { householdId: null } });
     await loadHouseholds();
   };
-  line.append(button("Remove", remove, "household-said"));
+  line.append(button("Remove", meter.name ?? meter.meterId, remove, "household-said"));
   return line;
 }
 
 function householdItem(household) {
-  const head = element("div", { className: "item-head" }, element("strong", { textContent: household.name }));
+  const head = element("div", { className: "item-head" }, element("strong", { textContent: household.name }),
+    element("span", { className: "muted", textContent: `number ${household.householdId}` }));
   if (me.tenantId === null) head.append(element("span", { className: "chip", textContent: household.tenantId }));
-  const addResident = button("Add somebody", () => askResident(household), "household-said");
-  const addMeter = button("Add a meter", () => askMeter(household), "household-said");
+  const addResident = button("Add somebody", household.name, () => askResident(household), "household-said");
+  const addMeter = button("Add a meter", household.name, () => askMeter(household), "household-said");
   return element(
     "li",
     {},
@@ -175,7 +178,7 @@ async function askMeter(household) {
   );
   byId("meter-id").replaceChildren(...options);
   ask(`Which meter is of ${household.name}?`, "meter-fields", () =>
-    request(`/v1/meters/${byId("meter-id").value}`, { method: "PATCH", body: { householdId: household.householdId } }),
+    request(`/v1/meters/${encodeURIComponent(byId("meter-id").value)}`, { method: "PATCH", body: { householdId: household.householdId } }),
   );
 }
 
@@ -192,13 +195,15 @@ async function confirmDialog(event) {
 
 // ---- tenants ----
 
+const count = (many, what) => `${number(many, 0)} ${what}${many === 1 ? "" : "s"}`;
+
 async function loadTenants() {
   const { content } = await request("/v1/tenants");
   byId("tenants").replaceChildren(
     ...content.map((tenant) => {
       const chip = element("span", { className: "chip", textContent: tenant.tenantId });
       const head = element("div", { className: "item-head" }, element("strong", { textContent: tenant.name }), chip);
-      const words = `${number(tenant.meters, 0)} meters, ${number(tenant.accounts, 0)} accounts`;
+      const words = `${count(tenant.meters, "meter")}, ${count(tenant.accounts, "account")}`;
       return element("li", {}, head, element("p", { className: "muted", textContent: words }));
     }),
   );

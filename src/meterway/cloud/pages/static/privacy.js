@@ -24,8 +24,10 @@ async function tell(errorId, work) {
   }
 }
 
-function button(label, onClick, className = "button") {
+/** A button that says beside its label what it is for to those who do not see where it stands. */
+function button(label, subject, onClick, className = "button") {
   const made = element("button", { type: "button", className, textContent: label });
+  made.setAttribute("aria-label", `${label}: ${subject}`);
   made.addEventListener("click", onClick);
   return made;
 }
@@ -82,7 +84,7 @@ async function loadConsents(places) {
       const over = consent.revokedTime ? "revoked" : Date.parse(consent.expiresTime) < Date.now() ? "over" : "";
       const lines = [`${consent.propertyIds.join(", ")} · by ${STEPS[consent.stepS] ?? consent.stepS} · until ${new Date(consent.expiresTime).toISOString().slice(0, 10)}`];
       if (!over) {
-        const revoke = button("Revoke", () => tell("consent-error", async () => {
+        const revoke = button("Revoke", consent.propertyIds.join(", "), () => tell("consent-error", async () => {
           await request(`/v1/consents/${consent.consentId}`, { method: "DELETE" });
           await loadConsents(places);
         }));
@@ -117,7 +119,7 @@ async function loadRequests() {
   const { content } = await request("/v1/privacy/erasureRequests");
   byId("requests").replaceChildren(
     ...content.map((asked) => {
-      const erase = button("Erase …", () => askErase("account", asked.login, "objection"), "button danger");
+      const erase = button("Erase …", asked.login, () => askErase("account", asked.login, "objection"), "button danger");
       return item(asked.login, "asks to be erased", `since ${day(asked.requestedTime)}`, element("div", { className: "actions" }, erase));
     }),
   );
@@ -140,7 +142,7 @@ async function loadErasures() {
       const counts = Object.entries(erasure.counts).map(([name, count]) => `${name} ${number(count, 0)}`).join(" · ");
       const proof = erasure.digest ? element("p", { className: "mono muted", textContent: `proof ${erasure.digest.slice(0, 16)}…` }) : "";
       const said = element("p", { className: "muted", textContent: "" });
-      const verify = button("Verify", async () => {
+      const verify = button("Verify", `Erasure ${erasure.erasureId}`, async () => {
         try {
           const found = await request(`/v1/privacy/erasures/${erasure.erasureId}`);
           const left = Object.values(found.left).reduce((sum, count) => sum + count, 0);
@@ -169,8 +171,8 @@ async function loadRules(answer) {
   byId("rules").replaceChildren(
     ...tenants.flatMap((tenant) =>
       tenant.rules.map((rule) => {
-        const remove = button("Remove", () => tell("rule-error", () => putRules(tenant, tenant.rules.filter((each) => each !== rule))));
         const name = rule.propertyId === "*" ? "Whole readings" : rule.propertyId;
+        const remove = button("Remove", name, () => tell("rule-error", () => putRules(tenant, tenant.rules.filter((each) => each !== rule))));
         return item(name, tenants.length > 1 ? tenant.tenantId : "", `${number(rule.keepDays, 0)} days`, element("div", { className: "actions" }, remove));
       }),
     ),
