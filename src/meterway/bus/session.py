@@ -248,7 +248,7 @@ class Session:
         self._unacknowledged[identifier] = (size, on_ack)
         self._unacknowledged_bytes += size
         name = topic.encode()
-        head = bytes((_PUBLISH_QOS_1_RETAIN if retain else _PUBLISH_QOS_1,)) + _variable_length(len(name) + size + 4)
+        head = bytes((_PUBLISH_QOS_1_RETAIN if retain else _PUBLISH_QOS_1,)) + variable_length(len(name) + size + 4)
         self._write(b"".join((head, len(name).to_bytes(2), name, identifier.to_bytes(2), payload)))
 
     def acknowledge(self, identifier: int) -> None:
@@ -355,7 +355,8 @@ class Session:
             self._connection.send_package(b"".join(out))
 
 
-def _variable_length(value: int) -> bytes:
+def variable_length(value: int) -> bytes:
+    """Return a length as MQTT writes it (MQTT 3.1.1, 2.2.3)."""
     encoded = bytearray()
     while value >= 0x80:  # noqa: PLR2004
         encoded.append(value & 0x7F | 0x80)

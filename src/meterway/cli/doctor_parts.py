@@ -18,7 +18,7 @@ from meterway.adapter.signing import key_path, load_signer
 from meterway.bus.bus import BrokerConfig, EmbeddedBrokerConfig
 from meterway.cli import doctor_machine as machine
 from meterway.cli.config import read_config, tables
-from meterway.cli.doctor_refusals import look_at_refusals
+from meterway.cli.doctor_refusals import look_at_oldest, look_at_refusals
 from meterway.concentrator.config import ConcentratorConfig
 from meterway.core.errors import MeterwayError, SetupError
 from meterway.core.signatures import key_text
@@ -34,6 +34,8 @@ async def look_at(config: object, *, listen_s: float) -> tuple[list[Check], list
         report = await look_at_adapter(adapter, listen_s=listen_s, has_broker=has_broker)
         reports.append(report)
         checks += [*report.checks, *_signing(adapter)]
+        if has_broker and report.is_running:
+            checks += await look_at_oldest(adapter.spool_dir, adapter.broker)
         if not has_broker:
             checks.append(skipped("broker", "the embedded broker of this edge never ran", code="broker"))
     if concentrator := _concentrator_of(config):
@@ -116,7 +118,8 @@ async def _concentrator(config: ConcentratorConfig, *, with_local: bool) -> list
     spool, _ = look_at_spool(
         config.spool_dir, "the cloud", datetime.now(UTC), is_running=is_running, name="spool of the concentrator"
     )
-    return checks + spool
+    refused = await look_at_oldest(config.spool_dir, config.cloud) if is_running else []
+    return checks + spool + refused
 
 
 async def _part(table: msgspec.Struct, config: object, seen: Sequence[BrokerConfig]) -> list[Check]:

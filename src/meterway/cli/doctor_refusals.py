@@ -1,22 +1,36 @@
-"""What ``meterway doctor`` asks the cloud where this device was enrolled: what did the broker refuse to us?
+"""What ``meterway doctor`` asks of refusals: the cloud where this device was enrolled, and the broker itself.
 
-A broker tells the sender of a refused publish that all is well (MQTT 3.1.1), so only the cloud can say it.
+A broker tells the sender of a refused publish that all is well (MQTT 3.1.1). What it wrote into its log, the cloud
+knows; and where it speaks MQTT 5 it gives the reason to who sends the message that waits once more.
 """
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
+from meterway.adapter.doctor.backlog import LATE_S
 from meterway.adapter.doctor.check import Check
 from meterway.bus.bus import BrokerConfig
 from meterway.bus.mqtt import login
+from meterway.bus.reason import FIRST_REFUSAL, NOT_AUTHORISED, QUOTA_EXCEEDED, REASONS, TOO_LARGE, reason_of
 from meterway.cli.enroll_client import ask_own
 from meterway.core.enrolment import OwnAnswer, RefusalItem
 from meterway.core.errors import MeterwayError
+from meterway.delivery.look import look
 
 RECENT: Final = timedelta(days=1)
 """An older refusal is history: told, but no failure."""
+
+_FIXES: Final = {
+    NOT_AUTHORISED: "give this user the right to publish it, at the broker or on the cloud's devices page; or correct "
+    "the id of the meter",
+    TOO_LARGE: "let the broker take packets of 1,200,000 bytes (mosquitto: message_size_limit, max_packet_size)",
+    QUOTA_EXCEEDED: "raise what this user may send, or have waiting, at the broker",
+}
+_OTHERWISE: Final = "the broker's log says more"
 
 
 async def look_at_refusals(config: BrokerConfig) -> list[Check]:
@@ -32,6 +46,31 @@ async def look_at_refusals(config: BrokerConfig) -> list[Check]:
         fix = "correct `cloud_url`; if the device was revoked, enrol it again with a new code"
         return [Check("refusals", ok=False, detail=str(error), fix=fix, code="not-asked")]
     return list(_checks(own, datetime.now(UTC)))
+
+
+async def look_at_oldest(spool_dir: Path, config: BrokerConfig) -> list[Check]:
+    """Return why the broker refuses what waits longest in a spool; nothing where it takes that, or does not say.
+
+    The message is sent once more for this, as its owner does again and again: a second one of it does no harm.
+    """
+    try:
+        waiting = look(spool_dir)
+        who = login(config, f"doctor-{os.getpid()}", clean_session=True)
+    except MeterwayError:
+        return []  # said by those who look at the spool and at the broker
+    if waiting is None or waiting.message is None or waiting.oldest is None:
+        return []
+    if (datetime.now(UTC) - waiting.oldest).total_seconds() <= LATE_S:
+        return []
+    topic = waiting.message.topic
+    code = await reason_of(who, topic, waiting.message.payload)
+    if code is None or code < FIRST_REFUSAL:
+        return []
+    why = REASONS.get(code, "a reason of its own")
+    detail = (
+        f"the broker refuses {topic}, the oldest message that waits in {spool_dir}: {why} (MQTT 5 reason {code:#x})"
+    )
+    return [Check("refusals", ok=False, detail=detail, fix=_FIXES.get(code, _OTHERWISE), code="refused")]
 
 
 def _ca_file(config: BrokerConfig) -> str | None:

@@ -28,6 +28,8 @@ class Waiting:
     """When the oldest of them was stored, in UTC; None if nothing waits."""
     size_bytes: int
     """On the disk, with what is delivered and not yet deleted."""
+    message: Record | None = None
+    """The oldest itself."""
 
 
 def look(directory: Path) -> Waiting | None:
@@ -62,14 +64,15 @@ def _look(directory: Path) -> Waiting | None:
             end = found.number + 1
     messages = max(0, end - sum(min(stop, end) - min(start, end) for start, stop in done))
     size_bytes = sum(segment.size_bytes for segment in segments)
-    oldest = _time_of(segments, done.first_missing(0)) if messages else None
-    return Waiting(messages, oldest, size_bytes)
+    message = _find(segments, done.first_missing(0)) if messages else None
+    oldest = datetime.fromtimestamp(message.time_s, UTC) if message else None
+    return Waiting(messages, oldest, size_bytes, message)
 
 
-def _time_of(segments: list[Segment], number: int) -> datetime | None:
-    """Return when the message ``number``, or the next one that can be read, was stored."""
+def _find(segments: list[Segment], number: int) -> Record | None:
+    """Return the message ``number``, or the next one that can be read."""
     holder = next((segment for segment in reversed(segments) if segment.base <= number), segments[0])
     for found in scan(holder):
         if isinstance(found, Record) and found.kind == MESSAGE and found.number >= number:
-            return datetime.fromtimestamp(found.time_s, UTC)
+            return found
     return None
