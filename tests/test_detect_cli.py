@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from meterway.adapter.config import SerialSource, TcpSource
 from meterway.adapter.detect_ports import holders, lasting, serial_ports
-from meterway.cli.detect import detect
+from meterway.cli.detect import cancel_on_interrupt, detect
 from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter, MeterSide
 from meterway.meter.virtual.mbus_slave import MbusSegment
 from meterway.meter.virtual.modbus_slave import ModbusBus, ModbusSlave
@@ -197,15 +197,41 @@ async def test_interrupt_says_what_was_tried() -> None:
             stderr=asyncio.subprocess.PIPE,
         )
         assert process.stderr is not None
-        async with asyncio.timeout(60):
-            while b"with /?!" not in await process.stderr.readline():
-                pass
-        process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        try:
+            async with asyncio.timeout(60):
+                while b"with /?!" not in (line := await process.stderr.readline()):
+                    assert line, "it ended before it asked"
+            process.send_signal(signal.SIGINT)
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     assert process.returncode == 130
     assert b"listened at 9600 8N1: nothing came" in out
     assert b"interrupted" in err
     assert b"Traceback" not in err
+
+
+def test_interrupt_in_the_midst_of_a_step_is_not_lost() -> None:
+    """A time-out that is over as it begins must not take the interrupt for its own."""
+    went_on = False
+
+    async def look() -> None:
+        nonlocal went_on
+        cancel_on_interrupt()
+        signal.raise_signal(signal.SIGINT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        went_on = True
+
+    with pytest.raises((asyncio.CancelledError, KeyboardInterrupt)):
+        asyncio.run(look())
+    assert not went_on
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 async def test_wrong_key_and_missing_key_are_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import platform
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -208,11 +209,12 @@ class _Looking:
         except TimeoutError:
             self.ended = "limit"
             click.echo(f"  broken off after {self._limit_s:g} s, as --limit says", err=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             self.ended = "interrupted"
             click.echo("  interrupted", err=True)
 
     async def _all(self) -> None:
+        cancel_on_interrupt()
         async with asyncio.timeout(self._limit_s), _progress() as progress:
             for place in self._places:
                 for source, steps in place:
@@ -232,6 +234,22 @@ class _Looking:
         except TransientError as error:
             detector.result.findings.append(Finding("cannot-open", str(error), _fix(source)))
             return False
+
+
+def cancel_on_interrupt() -> None:
+    """Let the first Ctrl-C cancel this task; the second raises KeyboardInterrupt wherever the process is.
+
+    The loop hands it on, between two steps. ``asyncio.run`` cancels the task in the midst of a step, and an
+    ``asyncio.timeout`` whose time is over as it begins then takes that cancellation for its own: it is lost.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine run by asyncio has a task
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
 
 
 _LONGEST_S = 1800.0
