@@ -222,6 +222,8 @@ def _tell(config: "CloudConfig", issued: "Issued", *, as_json: bool) -> None:
     else:
         click.echo(f"{made.kind} {made.device_id} enrols with this, once, until {issued.expires_time:%H:%M} UTC:")
         click.echo(f"  {command}")
+        if made.kind == "concentrator":
+            click.echo("On an edge: `meterway edge enroll` with the same URL and code, and --config edge.toml")
 
 
 def _utc_now() -> datetime:

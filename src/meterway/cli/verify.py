@@ -74,7 +74,8 @@ def verify(files: tuple[Path, ...], *, keys: tuple[str, ...], as_json: bool) -> 
 
     \b
     Examples:
-      curl 'http://localhost:8080/v1/meterReadings/bulk?format=signed' > signed.ndjson
+      curl -f -H "Authorization: Bearer $(cat token)" \\
+        'http://localhost:8080/v1/meterReadings/bulk?format=signed' > signed.ndjson
       meterway verify signed.ndjson --key tuRUhFeVOKvhMYs1QLrXgAlhpTTu5oLZalgiNiwRFws
       meterway verify signed.ndjson --key @keys.txt --json | jq 'select(.line)'
     """

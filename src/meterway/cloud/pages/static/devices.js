@@ -140,7 +140,8 @@ function showCode(issued) {
   text(byId("code-command"), issued.command);
   text(byId("code-copy"), "Copy");
   const until = hourMinute(new Date(issued.expiresTime));
-  text(byId("code-note"), `The code is shown this once. It is good until ${until}, for one device.`);
+  const onEdge = issued.device.kind === "concentrator" ? " On an edge: “meterway edge enroll”, and edge.toml." : "";
+  text(byId("code-note"), `The code is shown this once. It is good until ${until}, for one device.${onEdge}`);
   byId("code-dialog").showModal();
   load();
 }
