@@ -26,7 +26,7 @@ class DatabaseConfig(Table, frozen=True):
     """A file whose only content is `postgresql://user:password@host/database`. The DSN itself never stands in a
     configuration, because it holds the password."""
     connections: Annotated[int, msgspec.Meta(ge=2, le=100)] = 10
-    """The most connections at once; further queries wait for one."""
+    """The most connections at once; further queries wait for one. Readings are written over two more of their own."""
 
     def __post_init__(self) -> None:
         if self.embedded is not None and self.dsn_file is not None:

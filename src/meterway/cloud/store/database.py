@@ -73,8 +73,11 @@ class Database:
         self._lend_limit_s = lend_limit_s
 
     @classmethod
-    async def connect(cls, dsn: str, *, connections: int) -> Self:
+    async def connect(cls, dsn: str, *, connections: int, lend_limit_s: float | None = None) -> Self:
         """Open the first connection; at most ``connections`` are open at once, further callers wait.
+
+        A connection is dropped when it was lent for ``lend_limit_s``; what uses it then raises TransientError. On a
+        half-open link (to a server that vanished, through a router that forgot) nothing else ends a query soon.
 
         Raises:
             TransientError: the server is not there (yet).
@@ -89,20 +92,13 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT_S,
                 server_settings={"application_name": "meterway", "timezone": "UTC"},
             )
-        database = cls(pool, dsn)
+        database = cls(pool, dsn, lend_limit_s=lend_limit_s)
         async with database.connection() as connection:
             version = connection.get_server_version()
         if version.major < OLDEST_SERVER:
             await database.close()
             raise SetupError(f"PostgreSQL {version.major} is too old: Meterway needs {OLDEST_SERVER} or newer")
         return database
-
-    def lending(self, limit_s: float) -> "Database":
-        """Return the same connections, each dropped when it was lent so long: what uses it then raises TransientError.
-
-        On a half-open link (to a server that vanished, through a router that forgot) nothing else ends a query soon.
-        """
-        return Database(self._pool, self._dsn, lend_limit_s=limit_s)
 
     async def close(self) -> None:
         """Close all connections; waits at most ten seconds for queries that run."""

@@ -15,6 +15,9 @@ from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
 from meterway.cloud.store.rows import Arrived, Rejected
 from meterway.cloud.store.writer import Committed, Writer
 
+WRITE_CONNECTIONS = 2
+"""Those of the write path (ingest and a replay): no query holds up readings, nor the dead connections of queries."""
+
 WRITE_LIMIT_S = 30.0
 """A batch that takes longer to commit is given up and committed again, on another connection; it takes milliseconds."""
 
@@ -22,9 +25,10 @@ WRITE_LIMIT_S = 30.0
 class Store:
     """Readings, meters, and what could not become a reading. Safe to use from many tasks."""
 
-    def __init__(self, database: Database, names: Names, bounds: Bounds) -> None:
+    def __init__(self, database: Database, writing: Database, writer: Writer) -> None:
         self._database = database
-        self._writer = Writer(database.lending(WRITE_LIMIT_S), names=names, bounds=bounds)
+        self._writing = writing
+        self._writer = writer
 
     @classmethod
     async def connect(
@@ -36,7 +40,7 @@ class Store:
         limit_unclaimed_meters: int = LIMIT_UNCLAIMED_METERS,
         bounds: Bounds | None = None,
     ) -> Self:
-        """Connect to ``postgresql://...``; at most ``connections`` at once.
+        """Connect to ``postgresql://...``; at most ``connections`` at once, and ``WRITE_CONNECTIONS`` to write.
 
         ``strict`` refuses readings of meters that nobody claimed; else such meters are registered, up to
         ``limit_unclaimed_meters``. ``bounds`` limits what is kept beside the readings.
@@ -46,8 +50,13 @@ class Store:
             SetupError: it refuses us, or is too old.
         """
         database = await Database.connect(dsn, connections=connections)
-        names = Names(database.lending(WRITE_LIMIT_S), strict=strict, limit_unclaimed=limit_unclaimed_meters)
-        return cls(database, names, bounds or Bounds())
+        try:
+            writing = await Database.connect(dsn, connections=WRITE_CONNECTIONS, lend_limit_s=WRITE_LIMIT_S)
+        except BaseException:
+            await database.close()
+            raise
+        names = Names(writing, strict=strict, limit_unclaimed=limit_unclaimed_meters)
+        return cls(database, writing, Writer(writing, names=names, bounds=bounds or Bounds()))
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,11 +68,13 @@ class Store:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._writing.close()
         await self._database.close()
 
     def gauges(self) -> dict[str, float]:
         """Return numbers of the connections to the database, by the names of metrics."""
-        return self._database.gauges()
+        writing = self._writing.gauges()
+        return {name: value + writing[name] for name, value in self._database.gauges().items()}
 
     async def migrate(self, *, now: datetime) -> None:
         """Bring the schema up to date and make the partitions of this month and the next ones.
