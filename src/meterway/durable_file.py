@@ -1,4 +1,4 @@
-"""Replacing a small file so that there is always a whole one, the old or the new, whatever is pulled or killed."""
+"""Files and names that survive a power cut: there is always a whole one, the old or the new, whatever is pulled."""
 
 import os
 from contextlib import suppress
@@ -30,11 +30,20 @@ def replace_file(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
         with suppress(OSError):
             new.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that were created or replaced in a directory survive a power cut.
+
+    Raises:
+        OSError: it cannot be opened, or its disk fails.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -23,13 +23,13 @@ LIMIT_TEXT = 256
 
 UNFIT_TOPIC = "A topic has a space, which NATS does not take; it ended the connection."
 
-_NATS = re.compile(r'\[ERR\] \S+ - mid:\d+ - ("(?:[^"\\]|\\.)*") - (.*)', re.DOTALL)
+_NATS = re.compile(r'\[\d+\] \S+ \S+ \[ERR\] \S+ - mid:\d+ - ("(?:[^"\\]|\\.)*") - (.*)', re.DOTALL)
 _NATS_VIOLATION = re.compile(
     r'(Publish|Subscription) Violation - (?:User ("(?:[^"\\]|\\.)*"), )?Subject ("(?:[^"\\]|\\.)*")'
 )
 _NATS_LOGIN = re.compile(r'authentication error - User ("(?:[^"\\]|\\.)*")')
 _NATS_UNFIT = "not supported for MQTT topics"
-_MOSQUITTO = re.compile(r"Denied PUBLISH from (.*) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \(\d+ bytes\)\)")
+_MOSQUITTO = re.compile(r"(?:\S+: )?Denied PUBLISH from (.*) \(d\d, q\d, r\d, m\d+, '(.*)', \.\.\. \(\d+ bytes\)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Refusal:
 
 def parse_nats(line: str) -> Refusal | None:
     """Return what a line of nats-server's log says was refused."""
-    found = _NATS.search(line)
+    found = _NATS.match(line)
     if found is None:
         return None
     client_id, said = _unquoted(found[1]), found[2]
@@ -75,7 +75,7 @@ def parse_nats(line: str) -> Refusal | None:
 
 def parse_mosquitto(line: str) -> Refusal | None:
     """Return what a line of mosquitto's log says was refused."""
-    found = _MOSQUITTO.search(line)
+    found = _MOSQUITTO.match(line)
     if found is None:
         return None
     return Refusal(kind="publish", username=None, client_id=found[1][:LIMIT_TEXT], topic=found[2][:LIMIT_TEXT])

@@ -22,7 +22,7 @@ from meterway.cloud.service import read_dsn
 from meterway.cloud.store import Store
 from meterway.cloud.store.migrate import migrations
 from meterway.core.errors import MeterwayError, SetupError, TransientError
-from meterway.delivery.segment import sync_directory
+from meterway.durable_file import sync_directory
 
 NOT_IN_IT = "the broker's data, spools of edges, configurations, passwords and keys"
 """What a backup does not hold."""

@@ -30,7 +30,7 @@ from typing import Self
 from urllib.parse import quote
 
 from meterway.core.errors import SetupError, TransientError
-from meterway.delivery.segment import sync_directory
+from meterway.durable_file import sync_directory
 from meterway.process import ChildProcess, Command
 
 OLDEST_MAJOR = 15

@@ -17,9 +17,9 @@ from meterway.delivery.segment import (
     keep_damage,
     recover,
     segment_path,
-    sync_directory,
 )
 from meterway.delivery.tally import Tally
+from meterway.durable_file import sync_directory
 
 LIMIT_SAVED_INTERVALS = 65_536
 """How much of the done-set is saved (1 MiB); what is beyond would be sent again after a crash."""

@@ -177,12 +177,3 @@ def keep_damage(segment: Segment, damage: Damage) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created or replaced in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
