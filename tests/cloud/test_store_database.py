@@ -31,12 +31,21 @@ async def linked(server: Server, dsn: str) -> AsyncIterator[tuple[str, Link]]:
             yield dsn.replace(quote(str(sockets), safe="/"), quote(front, safe="/")), link
 
 
-async def test_a_dead_connection_is_dropped_and_made_anew(postgres_server: Server, database_dsn: str) -> None:
+@pytest.mark.parametrize("as_it_is", ["used", "given back"])
+async def test_a_dead_connection_is_dropped_and_made_anew(
+    postgres_server: Server, database_dsn: str, as_it_is: str
+) -> None:
     async with linked(postgres_server, database_dsn) as (dsn, link):
         database = await Database.connect(dsn, connections=1, lend_limit_s=LIMIT_S)
-        link.swallow()
+
+        async def borrow() -> None:
+            async with database.connection() as connection:
+                link.swallow()
+                if as_it_is == "used":
+                    await connection.fetch("select 1")
+
         with pytest.raises(TransientError):
-            await database.fetch("select 1")
+            await borrow()
         await link.mend()
         assert (await database.fetch("select 1"))[0][0] == 1
         await database.close()

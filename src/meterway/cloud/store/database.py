@@ -121,7 +121,7 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; errors inside come out translated."""
         with translated_errors():
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=self._lend_limit_s) as connection:  # holds for giving it back too
                 if self._lend_limit_s is None:
                     yield connection
                     return
