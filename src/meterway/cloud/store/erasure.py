@@ -1,18 +1,17 @@
-"""Erasing all that tells of a person, a household or a meter, and the proof that it was done.
+"""Erasing all that tells of a person, a household or a meter.
 
 An erasure begins with what must not come back (``erased_span``), in one small transaction. The work follows in many,
-so that ingest goes on beside it; a process that is killed meanwhile goes on where it was. The proof is made last: its
-digest covers the one before, so that none can be changed or taken out without all later ones showing it.
+so that ingest goes on beside it; a process that is killed meanwhile goes on where it was. The proof is made last.
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Literal, NamedTuple, TypeAlias
 
-from meterway.cloud.store import ledger
+from meterway.cloud.store import ledger, proofs
 from meterway.cloud.store.database import Connection, Database, Row
 from meterway.cloud.store.removal import renew_newest
 
@@ -23,9 +22,6 @@ EVER = datetime(1, 1, 2, tzinfo=UTC)
 
 SLICE = timedelta(days=7)
 """So much of one meter is deleted in one transaction: 600,000 readings if it speaks each second."""
-
-_LOCK = 0x6D657465_65726173
-"""The advisory lock ("meteeras") of the worker that erases, and of the chain of proofs."""
 
 _LIVED_ALONE = """
 with lived as (
@@ -81,28 +77,6 @@ select (select count(*) from known s join reading r using (meter_key)
         and subject_digest = sha256(convert_to('account/' || login, 'UTF8'))) as account
 """
 
-_FACTS = ("tenant_key", "subject_kind", "subject_digest", "reason", "by_account", "requested_time")
-
-_REMEMBERED = """
-select e.*, array_agg(meter_digest) filter (where meter_digest is not null) as digests,
-       array_agg(from_time) filter (where meter_digest is not null) as starts,
-       array_agg(until_time) filter (where meter_digest is not null) as ends,
-       array_agg(is_forgotten) filter (where meter_digest is not null) as forgotten
-from erasure e left join erased_span using (erasure_key) group by e.erasure_key order by e.erasure_key
-"""
-
-_AGAIN = """
-insert into erasure (tenant_key, subject_kind, subject_digest, reason, by_account, requested_time)
-select $1::integer, $2::text, $3::bytea, $4::text, $5::integer, $6::timestamptz
-where not exists (select from erasure where subject_digest = $3 and requested_time = $6)
-returning erasure_key
-"""
-
-_AGAIN_SPANS = """
-insert into erased_span (erasure_key, meter_digest, from_time, until_time, is_forgotten)
-select $1, * from unnest($2::bytea[], $3::timestamptz[], $4::timestamptz[], $5::boolean[])
-"""
-
 _UNFINISHED = "select erasure_key from erasure where finished_time is null order by erasure_key"
 
 _COUNTED = """
@@ -148,7 +122,7 @@ async def begin(
         TransientError: the database is away; nothing is noted.
     """
     async with database.transaction() as connection:
-        await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("select pg_advisory_xact_lock($1)", proofs.LOCK)
         key: int = await connection.fetchval(
             "insert into erasure (tenant_key, subject_kind, subject_digest, reason, by_account, requested_time) "
             "values ($1, $2, $3, $4, $5, $6) returning erasure_key",
@@ -196,7 +170,7 @@ async def work(database: Database, *, now: datetime) -> int:
         await _erase_person(database, key)
         for span in await database.fetch("select * from erased_span where erasure_key = $1 and not is_done", key):
             await _erase_span(database, span)
-        done += await _prove(database, key, now)
+        done += await proofs.prove(database, key, now)
     return done
 
 
@@ -208,49 +182,6 @@ async def recount(database: Database, erasure_key: int) -> Mapping[str, int]:
     """
     (row,) = await database.fetch(_RECOUNT, erasure_key)
     return dict(row.items())
-
-
-async def broken_proof(database: Database) -> int | None:
-    """Return the key of the first erasure whose proof does not follow from the one before; None if all do.
-
-    Raises:
-        TransientError: the database is away.
-    """
-    previous = b""
-    rows = await database.fetch("select * from erasure where chain_number is not null order by chain_number")
-    for number, row in enumerate(rows, 1):
-        proof = _proof(row, previous, row["counts"], row["finished_time"])
-        if row["chain_number"] != number or row["digest"] != proof:
-            return int(row["erasure_key"])
-        previous = proof
-    return None
-
-
-async def remembered(database: Database) -> list[Row]:
-    """Return what was erased, or is to be, so that it can be erased again in a database that is restored.
-
-    Raises:
-        TransientError: the database is away.
-    """
-    (row,) = await database.fetch("select to_regclass('erased_span') is not null as has_any")
-    return await database.fetch(_REMEMBERED) if row["has_any"] else []
-
-
-async def erase_again(database: Database, remembered_rows: Sequence[Row]) -> int:
-    """Begin erasures that this database does not know; return how many. ``work`` does them.
-
-    Raises:
-        TransientError: the database is away; none is begun.
-    """
-    begun = 0
-    async with database.transaction() as connection:
-        for row in remembered_rows:
-            key = await connection.fetchval(_AGAIN, *(row[name] for name in _FACTS))
-            if key is not None:
-                begun += 1
-                spans = [row[name] for name in ("digests", "starts", "ends", "forgotten")]
-                await connection.execute(_AGAIN_SPANS, key, *spans)
-    return begun
 
 
 async def _erase_person(database: Database, key: int) -> None:
@@ -371,49 +302,6 @@ async def _forget_meter(connection: Connection, key: int, meter_key: int, meter_
     counts["refusal"] = _count(changed)
     counts["audit"] = await _pseudonymise(connection, key, meter_id, meter_id)
     return counts
-
-
-async def _prove(database: Database, key: int, now: datetime) -> int:
-    """Finish an erasure whose work is done; return 1 if this call did."""
-    async with database.transaction() as connection:
-        await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
-        row = await connection.fetchrow(
-            "select * from erasure where erasure_key = $1 and finished_time is null and not exists "
-            "(select from erased_span where erasure_key = $1 and not is_done)",
-            key,
-        )
-        if row is None:
-            return 0
-        last = await connection.fetchrow(
-            "select chain_number, digest from erasure where chain_number is not null order by chain_number desc limit 1"
-        )
-        previous, number = (last["digest"], last["chain_number"] + 1) if last else (b"", 1)
-        await connection.execute(
-            "update erasure set finished_time = $2, chain_number = $3, previous_digest = $4, digest = $5 "
-            "where erasure_key = $1",
-            key,
-            now,
-            number,
-            previous,
-            _proof(row, previous, row["counts"], now),
-        )
-    return 1
-
-
-def _proof(row: Row, previous: bytes, counts: str, finished: datetime) -> bytes:
-    """Return the digest of a proof: SHA-256 over the one before, and the facts as JSON in this order."""
-    facts: Sequence[object] = (
-        row["erasure_key"],
-        row["tenant_key"],
-        row["subject_kind"],
-        row["subject_digest"].hex(),
-        row["reason"],
-        row["by_account"],
-        row["requested_time"].isoformat(),
-        finished.isoformat(),
-        sorted(json.loads(counts).items()),
-    )
-    return sha256(previous + json.dumps(facts, separators=(",", ":")).encode()).digest()
 
 
 async def _add(connection: Connection, key: int, counts: Counter[str]) -> None:

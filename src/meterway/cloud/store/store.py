@@ -8,7 +8,7 @@ from typing import Self
 from uuid import UUID
 
 from meterway.cloud.access.viewer import Viewer
-from meterway.cloud.store import erasure, ledger, migrate, removal, retention
+from meterway.cloud.store import erased_again, erasure, ledger, migrate, proofs, removal, retention
 from meterway.cloud.store.aside import Bounds, storable_reason
 from meterway.cloud.store.database import Database, Row
 from meterway.cloud.store.names import LIMIT_UNCLAIMED_METERS, Names
@@ -174,7 +174,7 @@ class Store:
         Raises:
             TransientError: the database is away.
         """
-        return await erasure.broken_proof(self._database)
+        return await proofs.broken_proof(self._database)
 
     async def remembered_erasures(self) -> list[Row]:
         """Return what was erased, for ``erase_again`` in a database that is restored.
@@ -182,7 +182,7 @@ class Store:
         Raises:
             TransientError: the database is away.
         """
-        return await erasure.remembered(self._database)
+        return await erased_again.remembered(self._database)
 
     async def erase_again(self, remembered: Sequence[Row]) -> int:
         """Begin the erasures that a restored database does not know; return how many. ``erase`` does them.
@@ -190,7 +190,7 @@ class Store:
         Raises:
             TransientError: the database is away; none is begun.
         """
-        return await erasure.erase_again(self._database, remembered)
+        return await erased_again.erase_again(self._database, remembered)
 
     async def retain(self, *, now: datetime) -> Counter[str]:
         """Remove what is older than is kept; return how many rows of which table. See ``retention``.
