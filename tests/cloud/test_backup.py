@@ -127,7 +127,7 @@ async def test_a_database_that_is_not_empty_is_replaced_only_when_told_so(
         await restore(other_dsn, file, replace=False, progress=ignore)
     async with await Store.connect(other_dsn, connections=2) as user:
         await user.fetch("select 1")
-        with pytest.raises(SetupError, match=r"in use \(1 connections\): stop `meterway cloud` first"):
+        with pytest.raises(SetupError, match=r"in use \(2 connections\): stop `meterway cloud` first"):
             await restore(other_dsn, file, replace=True, progress=ignore)
         assert len(await everything(user)) == 9
     for _ in range(2):

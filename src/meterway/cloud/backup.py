@@ -20,6 +20,8 @@ from meterway.cloud.config import DatabaseConfig
 from meterway.cloud.postgres import EmbeddedPostgres, find_programs
 from meterway.cloud.service import read_dsn
 from meterway.cloud.store import Store
+from meterway.cloud.store.database import Database
+from meterway.cloud.store.erased_again import remembered
 from meterway.cloud.store.migrate import migrations
 from meterway.core.errors import MeterwayError, SetupError, TransientError
 from meterway.durable_file import sync_directory
@@ -80,8 +82,8 @@ async def back_up(dsn: str, file: Path, *, progress: Progress) -> None:
             version.
         TransientError: the database went away, or the disk is full; no file is left.
     """
-    async with await Store.connect(dsn, connections=2) as store:
-        if not await _has_tables(store):
+    async with _connected(dsn) as database:
+        if not await _has_tables(database):
             raise SetupError("the database is empty: there is nothing to back up; is it the right one?")
     with _new_file(file) as part:
         options = ["--format=custom", "--compress=6", "--no-owner", "--no-privileges", "--verbose"]
@@ -99,10 +101,10 @@ async def restore(dsn: str, file: Path, *, replace: bool, progress: Progress) ->
         TransientError: the database went away; it is as it was.
     """
     made = await _look_into(file)
-    async with await Store.connect(dsn, connections=2) as store:
-        await _check_target(store, replace=replace)
-        await _check_server(store, made)
-        erased = await store.remembered_erasures()
+    async with _connected(dsn) as database:
+        await _check_target(database, replace=replace)
+        await _check_server(database, made)
+        erased = await remembered(database)
     progress(f"restoring {file}: schema {made.schema}, of PostgreSQL {made.server}")
     await _pour(dsn, file)
     progress("bringing the schema up to date")
@@ -144,8 +146,18 @@ async def _look_into(file: Path) -> _Made:
     return _Made(max(versions), int(server[1]))
 
 
-async def _check_server(store: Store, made: _Made) -> None:
-    (row,) = await store.fetch("select current_setting('server_version_num')::integer / 10000 as major")
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[Database]:
+    """Open one connection and no more, so that ``_check_target`` takes none of ours for somebody else's."""
+    database = await Database.connect(dsn, connections=1)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _check_server(database: Database, made: _Made) -> None:
+    (row,) = await database.fetch("select current_setting('server_version_num')::integer / 10000 as major")
     if row["major"] < made.server:
         raise SetupError(
             f"the backup was made with PostgreSQL {made.server}, the database has {row['major']}: "
@@ -153,14 +165,14 @@ async def _check_server(store: Store, made: _Made) -> None:
         )
 
 
-async def _check_target(store: Store, *, replace: bool) -> None:
-    if not await _has_tables(store):
+async def _check_target(database: Database, *, replace: bool) -> None:
+    if not await _has_tables(database):
         return
     if not replace:
         raise SetupError(
             "the database is not empty: restore into an empty one, or give --replace to remove what is there"
         )
-    (row,) = await store.fetch(
+    (row,) = await database.fetch(
         "select count(*) as count from pg_stat_activity where datname = current_database() "
         "and backend_type = 'client backend' and pid <> pg_backend_pid()"
     )
@@ -168,9 +180,9 @@ async def _check_target(store: Store, *, replace: bool) -> None:
         raise SetupError(f"the database is in use ({row['count']} connections): stop `meterway cloud` first")
 
 
-async def _has_tables(store: Store) -> bool:
+async def _has_tables(database: Database) -> bool:
     """Tell whether there are tables, of whomever."""
-    return bool(await store.fetch("select 1 from pg_tables where schemaname = 'public' limit 1"))
+    return bool(await database.fetch("select 1 from pg_tables where schemaname = 'public' limit 1"))
 
 
 async def _content(store: Store) -> Content:

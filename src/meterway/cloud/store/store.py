@@ -176,14 +176,6 @@ class Store:
         """
         return await proofs.broken_proof(self._database)
 
-    async def remembered_erasures(self) -> list[Row]:
-        """Return what was erased, for ``erase_again`` in a database that is restored.
-
-        Raises:
-            TransientError: the database is away.
-        """
-        return await erased_again.remembered(self._database)
-
     async def erase_again(self, remembered: Sequence[Row]) -> int:
         """Begin the erasures that a restored database does not know; return how many. ``erase`` does them.
 
