@@ -39,6 +39,11 @@ def device() -> None:
     """Say which adapters and concentrators may log in at the broker.
 
     Goes straight to the database: a cloud that runs hears of it at once.
+
+    \b
+    Examples:
+      meterway cloud device add --config cloud.toml concentrator house-7
+      meterway cloud device list --config cloud.toml
     """
 
 

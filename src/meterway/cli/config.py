@@ -15,7 +15,12 @@ from meterway.core.errors import SetupError
 
 @click.group(short_help="Check configuration files.")
 def config() -> None:
-    """Work with configuration files."""
+    """Work with configuration files.
+
+    \b
+    Example:
+      meterway config check edge.toml
+    """
 
 
 @config.command(short_help="Read files as their component would, and say what is wrong.")

@@ -8,7 +8,13 @@ from meterway.cli.virtual import virtual
 
 @click.group(short_help="Virtual meters.")
 def meter() -> None:
-    """Virtual meters."""
+    """Virtual meters.
+
+    \b
+    Examples:
+      meterway meter virtual
+      meterway meter town --households 5
+    """
 
 
 meter.add_command(virtual)

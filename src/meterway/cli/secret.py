@@ -88,7 +88,12 @@ def _value(name: str, file: Path | None) -> bytes:
 @secret.command("list", short_help="Show the names of the secrets.")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """Show the names of the secrets, never what they are; no master key is needed."""
+    """Show the names of the secrets, never what they are; no master key is needed.
+
+    \b
+    Example:
+      meterway secret list
+    """
     store = SecretStore.of(os.environ)
     names = store.names()
     for name in names:
@@ -107,6 +112,10 @@ def remove(name: str, *, as_json: bool) -> None:
     """Forget the secret NAME. What reads it fails at its next start.
 
     The old file's blocks may stay on the medium for a while, sealed as they were.
+
+    \b
+    Example:
+      meterway secret remove house-1
     """
     store = SecretStore.of(os.environ)
     store.remove(name)

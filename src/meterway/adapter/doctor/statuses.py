@@ -30,7 +30,7 @@ def meter_status(meter_id: str, retained: Mapping[str, bytes], *, is_running: bo
     name = f"meter {meter_id}"
     status = status_of(retained, topics.smart_meter_topic(meter_id, SpecificTopic.STATUS))
     if status is None:
-        return skipped(name, "the broker has no status of it", code="status")
+        return skipped(name, "the broker has no status of it, or this log-in may not read it", code="status")
     said = f"{status.state} since {_at(status.since)}" + (f": {status.detail}" if status.detail else "")
     if not is_running and status.state != "offline":
         detail = f"the broker says {said}, and this adapter does not run here"

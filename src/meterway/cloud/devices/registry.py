@@ -269,5 +269,7 @@ def _collects() -> BadDataError:
 
 def _no_device(kind: str, device_id: str) -> BadDataError:
     return BadDataError(
-        f"There is no device {kind} {device_id}; GET /v1/devices lists those that there are.", reason="no-device"
+        f"There is no device {kind} {device_id}; `meterway cloud device list`, or GET /v1/devices, lists those that "
+        "there are.",
+        reason="no-device",
     )
