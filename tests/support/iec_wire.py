@@ -20,6 +20,9 @@ from meterway.meter.virtual.answer_iec62056_21 import AnsweringMeter
 from meterway.meter.virtual.encode_iec62056_21 import with_even_parity
 
 BITS_A_BYTE = 10
+REACTION_S = 0.2
+"""The least time that a meter takes to answer (IEC 62056-21: 200 ms to 1.5 s). A reader throws away what comes while
+it sets its line, and that is a moment longer than the line shows."""
 FORGETS_S = 1.5
 """A silence after which a meter forgets its session."""
 SPEEDS = {baud: getattr(termios, f"B{baud}") for baud in (300, 600, 1200, 2400, 4800, 9600, 19200)}
@@ -129,6 +132,8 @@ class PtyMeter:
         self._near = near
         self.device = os.ttyname(near)
         self._baud = 300
+        self._has_changed = False
+        """Whether its speed is another one since it last spoke."""
         self._stop_out, self._stop_in = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.spoken_bauds: list[int] = []
@@ -172,11 +177,15 @@ class PtyMeter:
             case Wait(seconds_s):
                 time.sleep(seconds_s)
             case SetLine(line):
+                self._has_changed = self._has_changed or line.baud != self._baud
                 self._baud = line.baud
             case Send(data):
                 until = time.monotonic() + 1
                 while not self._is_same_speed() and time.monotonic() < until:
                     time.sleep(0.001)
+                if self._has_changed:
+                    time.sleep(REACTION_S)
+                    self._has_changed = False
                 self.spoken_bauds.append(self._baud)
                 os.write(self._far, data if self._is_same_speed() else bytes(byte ^ 0x55 for byte in data))
             case _:
