@@ -121,6 +121,8 @@ async def test_no_login_of_a_stranger_stops_the_audit_log(store: Store, client: 
     ada = as_(await token_of(store, "ada", "operator"))
     for login in ("x\0y", "x" * 900):
         assert (await client.post("/v1/sign-in", json={"login": login, "password": "p"})).status_code == 401
+    for half in (b'{"login": "\\ud800", "password": "p"}', b'{"login": "y", "password": "\\ud800"}'):
+        assert (await client.post("/v1/sign-in", content=half)).status_code == 422, half
     assert (await client.post("/v1/accounts/ad%00a/link", headers=ada)).status_code == 200
     seen = (await client.get("/v1/audit", headers=ada)).json()["content"]
     assert [each["subject"] for each in seen] == ["account/ad\ufffda", f"account/{'x' * 192}", "account/x\ufffdy"]
