@@ -87,7 +87,7 @@ create table api_token (
     revoked_time   timestamptz
 );
 
--- Who read, changed, exported, deleted. Nothing is ever updated here; rows go when they are older than is kept.
+-- Who read, changed, exported, deleted. Only erasures change what is there; rows go when they are older than is kept.
 create table audit (
     audit_key   bigint generated always as identity primary key,
     audit_time  timestamptz not null default clock_timestamp(),
