@@ -1,12 +1,13 @@
 """Accounts, households and tenants by API and page, in a real browser."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from shutil import which
 
 import httpx
 import pytest
-from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import ConsoleMessage, Page, Route, async_playwright, expect
 
 from meterway.cloud.access.rules import ROLES
 from meterway.cloud.api import create_app
@@ -193,6 +194,35 @@ async def test_a_page_offers_only_what_its_reader_may_do(store: Store, page: Pag
             await page.locator("#add-kind").select_option("concentrator")
             await expect(page.locator("#add-collects")).to_be_visible(visible=collecting)
         await page.close()  # before its server: a page that is left open says on its console that it is gone
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; make setup installs it")
+async def test_who_signs_out_while_the_page_still_asks_comes_to_the_sign_in_page(store: Store, page: Page) -> None:
+    await with_password(store, "ada")
+    signed_out = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        asked.set()
+        await signed_out.wait()
+        await route.continue_()
+
+    async def sign_out(route: Route) -> None:
+        answer = await route.fetch()
+        async with page.expect_response("**/v1/tokens"):
+            signed_out.set()
+        await route.fulfill(response=answer)
+
+    async with serving(create_app(store, is_open=False)) as url:
+        await enter(page, url, "ada")
+        await page.route("**/v1/tokens", late)
+        await page.route("**/v1/sign-out", sign_out)
+        await page.get_by_role("link", name="Account").click()
+        await asked.wait()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page).to_have_url(f"{url}/sign-in")
+        await page.unroute_all(behavior="ignoreErrors")
+        await page.close()
 
 
 async def enter(page: Page, url: str, login: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import OctKey, RSAKey
 from msgspec.structs import replace
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Page, async_playwright, expect
 
 from meterway.cloud.access.accounts import Accounts
 from meterway.cloud.access.audit import AuditLog
@@ -537,6 +537,14 @@ def _plain(config: OidcConfig) -> dict[str, object]:
     return {"issuer": config.issuer, "client_id": config.client_id, "url": config.url}
 
 
+async def sign_out(page: Page, url: str) -> None:
+    """Sign out on the account's page once it has all it asks for, so that nothing of it is refused."""
+    await expect(page.get_by_text("This browser")).to_be_visible()
+    await expect(page.get_by_text("No tokens.")).to_be_visible()
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page).to_have_url(f"{url}/sign-in")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; make setup installs it")
 async def test_people_sign_in_with_the_button_and_link_their_account(store: Store, tmp_path: Path) -> None:
     secret = await link_for(store, "ada")
@@ -549,30 +557,27 @@ async def test_people_sign_in_with_the_button_and_link_their_account(store: Stor
         page.on("pageerror", lambda error: troubles.append(str(error)))
         await page.goto(f"{here.url}/link/{secret}")
         await page.get_by_role("button", name="Sign in with City").click()
-        await page.wait_for_url(f"{here.url}/")
+        await expect(page).to_have_url(f"{here.url}/")
         await page.goto(f"{here.url}/account")
         await expect(page.get_by_text("You may sign in with City as well.")).to_be_visible()
-        await page.get_by_role("button", name="Sign out").click()
-        await page.wait_for_url(f"{here.url}/sign-in")
+        await sign_out(page, here.url)
         await page.goto(f"{here.url}/sign-in?next=%2Faccount")
         await page.get_by_role("button", name="Sign in with City").click()
-        await page.wait_for_url(f"{here.url}/account")
+        await expect(page).to_have_url(f"{here.url}/account")
         await expect(page.get_by_role("heading", name="ada")).to_be_visible()
-        await page.get_by_role("button", name="Sign out").click()
-        await page.wait_for_url(f"{here.url}/sign-in")
+        await sign_out(page, here.url)
 
         here.issuer.person = {"sub": "5678"}
         await page.get_by_label("Login").fill("grace")
         await page.get_by_label("Password").fill("correct horse battery")
         await page.get_by_role("button", name="Sign in", exact=True).click()
-        await page.wait_for_url(f"{here.url}/")
+        await expect(page).to_have_url(f"{here.url}/")
         await page.goto(f"{here.url}/account")
         await page.get_by_role("button", name="Link with City").click()
         await page.get_by_role("button", name="Sign in with City no more").click()
         await expect(page.get_by_role("button", name="Link with City")).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390
-        await page.get_by_role("button", name="Sign out").click()
-        await page.wait_for_url(f"{here.url}/sign-in")
+        await sign_out(page, here.url)
         await page.screenshot(path=tmp_path / "sign-in.png")
         await chromium.close()
     assert troubles == []

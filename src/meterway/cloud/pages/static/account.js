@@ -1,6 +1,6 @@
 // The own account: password, API tokens, sessions.
 
-import { request } from "./api.js";
+import { request, signOut } from "./api.js";
 import { byId, element, text } from "./dom.js";
 import { moment } from "./format.js";
 import { onProvider } from "./oidc.js";
@@ -110,15 +110,10 @@ function showProvider(linked) {
   );
 }
 
-async function signOut() {
-  await request("/v1/sign-out", { method: "POST" });
-  location.assign("/sign-in");
-}
-
 if (byId("token-form")) {
   byId("token-form").addEventListener("submit", makeToken);
   byId("password-form").addEventListener("submit", changePassword);
-  byId("sign-out").addEventListener("click", signOut);
+  byId("sign-out").addEventListener("click", () => signOut().catch((error) => show("password-said", error.message)));
 }
 const me = await request("/v1/account");
 if (byId("oidc")) showProvider(me.oidcLinked);
