@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+Aware = Annotated[datetime, Meta(tz=True)]
 Number = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"})]
 
 encoder = msgspec.json.Encoder(decimal_format="number")
@@ -26,6 +27,14 @@ class Row(Protocol):
     """A row of an answer: values by column name."""
 
     def __getitem__(self, name: str, /) -> object: ...
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something the API answers."""
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Something the API reads; a field that it does not know is an error."""
 
 
 class PropertyAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

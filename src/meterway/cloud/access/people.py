@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from meterway.cloud.access.rules import Permission
 from meterway.cloud.access.viewer import Role
-from meterway.cloud.answers import Row
+from meterway.cloud.answers import Answer, Aware, Body, Row
 from meterway.core.errors import BadDataError
 
 LIMIT_NAME_CHARACTERS = 80
@@ -22,27 +22,18 @@ _LOGIN = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
-Aware = Annotated[datetime, Meta(tz=True)]
 Name = Annotated[str, Meta(max_length=LIMIT_NAME_CHARACTERS)]
 Text = Annotated[str, Meta(max_length=1000)]
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    pass
-
-
-class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    pass
-
-
-class SignIn(_Body, frozen=True):
+class SignIn(Body, frozen=True):
     """The body of ``POST /v1/sign-in``."""
 
     login: Text
     password: Text
 
 
-class LinkUse(_Body, frozen=True):
+class LinkUse(Body, frozen=True):
     """The body of ``POST /v1/link``."""
 
     secret: Text
@@ -51,14 +42,14 @@ class LinkUse(_Body, frozen=True):
     password: Text
 
 
-class PasswordChange(_Body, frozen=True):
+class PasswordChange(Body, frozen=True):
     """The body of ``POST /v1/account/password``."""
 
     old: Text
     new: Text
 
 
-class Me(_Answer, frozen=True, kw_only=True):
+class Me(Answer, frozen=True, kw_only=True):
     """Who asks."""
 
     login: str
@@ -78,7 +69,7 @@ class Me(_Answer, frozen=True, kw_only=True):
     until they are revoked."""
 
 
-class SessionAnswer(_Answer, frozen=True):
+class SessionAnswer(Answer, frozen=True):
     """A browser in which somebody is signed in."""
 
     session_id: str
@@ -88,13 +79,13 @@ class SessionAnswer(_Answer, frozen=True):
     current: bool
 
 
-class SessionList(_Answer, frozen=True):
+class SessionList(Answer, frozen=True):
     """The sessions of who asks."""
 
     content: tuple[SessionAnswer, ...]
 
 
-class TokenNew(_Body, frozen=True):
+class TokenNew(Body, frozen=True):
     """The body of ``POST /v1/tokens``."""
 
     name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
@@ -104,7 +95,7 @@ class TokenNew(_Body, frozen=True):
     """For how long."""
 
 
-class TokenAnswer(_Answer, frozen=True, omit_defaults=True):
+class TokenAnswer(Answer, frozen=True, omit_defaults=True):
     """An API token."""
 
     token_id: int
@@ -117,13 +108,13 @@ class TokenAnswer(_Answer, frozen=True, omit_defaults=True):
     """The token itself: only in the answer that makes it."""
 
 
-class TokenList(_Answer, frozen=True):
+class TokenList(Answer, frozen=True):
     """The tokens of who asks that are neither revoked nor expired."""
 
     content: tuple[TokenAnswer, ...]
 
 
-class AccountAnswer(_Answer, frozen=True):
+class AccountAnswer(Answer, frozen=True):
     """A person who may sign in."""
 
     login: str
@@ -135,7 +126,7 @@ class AccountAnswer(_Answer, frozen=True):
     last_sign_in_time: datetime | None
 
 
-class AccountList(_Answer, frozen=True):
+class AccountList(Answer, frozen=True):
     """Accounts, ordered by login."""
 
     content: tuple[AccountAnswer, ...]
@@ -143,7 +134,7 @@ class AccountList(_Answer, frozen=True):
     """Send as ``after`` for the next page; null at the end."""
 
 
-class AccountNew(_Body, frozen=True):
+class AccountNew(Body, frozen=True):
     """The body of ``POST /v1/accounts``."""
 
     login: str
@@ -153,7 +144,7 @@ class AccountNew(_Body, frozen=True):
     """Without it the tenant of who asks."""
 
 
-class AccountChange(_Body, frozen=True):
+class AccountChange(Body, frozen=True):
     """The body of ``PATCH /v1/accounts/{login}``; what is not given stays."""
 
     name: Name | UnsetType = UNSET
@@ -161,7 +152,7 @@ class AccountChange(_Body, frozen=True):
     disabled: bool | UnsetType = UNSET
 
 
-class LinkAnswer(_Answer, frozen=True):
+class LinkAnswer(Answer, frozen=True):
     """A one-time link to set name and password; it is shown only here."""
 
     login: str
@@ -170,7 +161,7 @@ class LinkAnswer(_Answer, frozen=True):
     expires_time: datetime
 
 
-class TenantAnswer(_Answer, frozen=True):
+class TenantAnswer(Answer, frozen=True):
     """A tenant: somebody whose meters and people nobody else's may see."""
 
     tenant_id: str
@@ -180,26 +171,26 @@ class TenantAnswer(_Answer, frozen=True):
     concentrators: int
 
 
-class TenantList(_Answer, frozen=True):
+class TenantList(Answer, frozen=True):
     """The tenants that who asks may see."""
 
     content: tuple[TenantAnswer, ...]
 
 
-class TenantNew(_Body, frozen=True):
+class TenantNew(Body, frozen=True):
     """The body of ``POST /v1/tenants``."""
 
     tenant_id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
 
 
-class ConcentratorGiven(_Body, frozen=True):
+class ConcentratorGiven(Body, frozen=True):
     """The body of ``POST /v1/tenants/{tenantId}/concentrators``."""
 
     concentrator_id: str
 
 
-class ResidentAnswer(_Answer, frozen=True):
+class ResidentAnswer(Answer, frozen=True):
     """Who lives in a household, from when to when."""
 
     login: str
@@ -208,14 +199,14 @@ class ResidentAnswer(_Answer, frozen=True):
     until_time: datetime | None
 
 
-class HouseholdMeter(_Answer, frozen=True):
+class HouseholdMeter(Answer, frozen=True):
     """A meter of a household."""
 
     meter_id: str
     name: str | None
 
 
-class HouseholdAnswer(_Answer, frozen=True):
+class HouseholdAnswer(Answer, frozen=True):
     """A flat or a house."""
 
     household_id: int
@@ -225,7 +216,7 @@ class HouseholdAnswer(_Answer, frozen=True):
     meters: tuple[HouseholdMeter, ...]
 
 
-class HouseholdList(_Answer, frozen=True):
+class HouseholdList(Answer, frozen=True):
     """Households, ordered by number."""
 
     content: tuple[HouseholdAnswer, ...]
@@ -233,7 +224,7 @@ class HouseholdList(_Answer, frozen=True):
     """Send as ``after`` for the next page; null at the end."""
 
 
-class HouseholdNew(_Body, frozen=True):
+class HouseholdNew(Body, frozen=True):
     """The body of ``POST /v1/households``."""
 
     name: Annotated[str, Meta(min_length=1, max_length=LIMIT_NAME_CHARACTERS)]
@@ -241,7 +232,7 @@ class HouseholdNew(_Body, frozen=True):
     """Without it the tenant of who asks."""
 
 
-class ResidentNew(_Body, frozen=True):
+class ResidentNew(Body, frozen=True):
     """The body of ``POST /v1/households/{householdId}/residents``."""
 
     login: str
@@ -249,7 +240,7 @@ class ResidentNew(_Body, frozen=True):
     until_time: Aware | None = None
 
 
-class ResidentChange(_Body, frozen=True):
+class ResidentChange(Body, frozen=True):
     """The body of ``PATCH /v1/households/{householdId}/residents/{login}``: when they moved out."""
 
     until_time: Aware

@@ -7,14 +7,13 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from meterway.cloud.answers import Number
+from meterway.cloud.answers import Answer, Aware, Body, Number
 from meterway.cloud.privacy.disclosure import Reason
 from meterway.cloud.query import LIMIT_PROPERTIES, YEARS
 from meterway.core.errors import BadDataError
 from meterway.core.properties import OperationalProperty, catalogue
 from meterway.core.topics import check_id
 
-Aware = Annotated[datetime, Meta(tz=True)]
 Step: TypeAlias = Literal[900, 3600, 86400]
 
 Ground: TypeAlias = Literal["not-needed", "consent-withdrawn", "objection", "unlawful", "legal-obligation"]
@@ -28,15 +27,7 @@ LIMIT_DAYS = {900: 7, 3600: 31, 86_400: 366}
 LIMIT_KEEP_DAYS = 36_525
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something the API answers."""
-
-
-class _Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Something the API reads."""
-
-
-class ConsentNew(_Body, frozen=True, kw_only=True):
+class ConsentNew(Body, frozen=True, kw_only=True):
     """The body of ``POST /v1/consents``."""
 
     household_id: Annotated[int, Meta(ge=1, lt=2**31)]
@@ -51,7 +42,7 @@ class ConsentNew(_Body, frozen=True, kw_only=True):
     expires_time: Aware
 
 
-class ConsentAnswer(_Answer, frozen=True):
+class ConsentAnswer(Answer, frozen=True):
     """A consent."""
 
     consent_id: int
@@ -67,13 +58,13 @@ class ConsentAnswer(_Answer, frozen=True):
     revoked_time: datetime | None
 
 
-class ConsentList(_Answer, frozen=True):
+class ConsentList(Answer, frozen=True):
     """Consents, newest first."""
 
     content: tuple[ConsentAnswer, ...]
 
 
-class Residence(_Answer, frozen=True):
+class Residence(Answer, frozen=True):
     """Where the member lives or lived."""
 
     household_id: int
@@ -83,14 +74,14 @@ class Residence(_Answer, frozen=True):
     meter_ids: tuple[str, ...]
 
 
-class OwnProperty(_Answer, frozen=True):
+class OwnProperty(Answer, frozen=True):
     """A property of the own meters."""
 
     property_id: str
     description: str
 
 
-class OwnPrivacy(_Answer, frozen=True):
+class OwnPrivacy(Answer, frozen=True):
     """What is known of who asks, in short; the export has all of it."""
 
     residences: tuple[Residence, ...]
@@ -99,7 +90,7 @@ class OwnPrivacy(_Answer, frozen=True):
     """What a consent can be given for."""
 
 
-class ErasureNew(_Body, frozen=True, kw_only=True):
+class ErasureNew(Body, frozen=True, kw_only=True):
     """The body of ``POST /v1/privacy/erasures``: exactly one of ``account``, ``householdId`` and ``meterId``."""
 
     account: Annotated[str, Meta(max_length=128)] | None = None
@@ -115,7 +106,7 @@ class ErasureNew(_Body, frozen=True, kw_only=True):
     reason: Ground
 
 
-class ErasureAnswer(_Answer, frozen=True):
+class ErasureAnswer(Answer, frozen=True):
     """An erasure, and its proof."""
 
     erasure_id: int
@@ -135,7 +126,7 @@ class ErasureAnswer(_Answer, frozen=True):
     """Covers the facts above and ``previousDigest``."""
 
 
-class ErasureList(_Answer, frozen=True):
+class ErasureList(Answer, frozen=True):
     """Erasures, newest first."""
 
     content: tuple[ErasureAnswer, ...]
@@ -154,20 +145,20 @@ class ErasureDetail(ErasureAnswer, frozen=True):
     """What holds for backups."""
 
 
-class RequestAnswer(_Answer, frozen=True):
+class RequestAnswer(Answer, frozen=True):
     """Somebody who asked to be erased."""
 
     login: str
     requested_time: datetime
 
 
-class RequestList(_Answer, frozen=True):
+class RequestList(Answer, frozen=True):
     """Those who wait to be erased, longest first."""
 
     content: tuple[RequestAnswer, ...]
 
 
-class RetentionRule(_Body, frozen=True):
+class RetentionRule(Body, frozen=True):
     """For how long something is kept."""
 
     property_id: str
@@ -175,7 +166,7 @@ class RetentionRule(_Body, frozen=True):
     keep_days: Annotated[int, Meta(ge=1, le=LIMIT_KEEP_DAYS)]
 
 
-class Retention(_Body, frozen=True, kw_only=True):
+class Retention(Body, frozen=True, kw_only=True):
     """The rules of a tenant; what has none is kept for ever."""
 
     tenant_id: str | None = None
@@ -183,13 +174,13 @@ class Retention(_Body, frozen=True, kw_only=True):
     rules: Annotated[tuple[RetentionRule, ...], Meta(max_length=1000)]
 
 
-class RetentionList(_Answer, frozen=True):
+class RetentionList(Answer, frozen=True):
     """The rules of the tenants that one may see."""
 
     content: tuple[Retention, ...]
 
 
-class ResearchQuery(_Body, frozen=True, kw_only=True):
+class ResearchQuery(Body, frozen=True, kw_only=True):
     """The body of ``POST /v1/research``."""
 
     property_name: Annotated[str, Meta(max_length=128)]
@@ -200,7 +191,7 @@ class ResearchQuery(_Body, frozen=True, kw_only=True):
     """How long a cell is, in seconds; if it may not be told so finely, longer ones are answered."""
 
 
-class ResearchCell(_Answer, frozen=True):
+class ResearchCell(Answer, frozen=True):
     """A cell of the answer."""
 
     start: datetime
@@ -211,7 +202,7 @@ class ResearchCell(_Answer, frozen=True):
     """The sum by the number of households."""
 
 
-class ResearchAnswer(_Answer, frozen=True):
+class ResearchAnswer(Answer, frozen=True):
     """Sums over households: of the mean of a power, or of what a register grew by."""
 
     property_id: str
