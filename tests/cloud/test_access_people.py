@@ -15,7 +15,7 @@ from meterway.cloud.server import serving
 from meterway.cloud.store import Store
 from support.access import PASSWORD, add_tenant, clients_of, move_in, token_of, with_password
 from support.cloud_http import put, reading, rejected, value
-from support.looks import LOW_CONTRAST, UNNAMED
+from support.looks import look
 
 CHROMIUM = which("chromium")
 IN_TIME_MS = 60_000
@@ -109,6 +109,7 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
     app = create_app(store, is_open=False)
     async with serving(app) as url:
         await page.goto(f"{url}/link/{await app.state.accounts.first_link()}")
+        await look(page, "link")
         await page.get_by_label("Your name").fill("Ada")
         await page.get_by_label("New password").fill(PASSWORD)
         await page.get_by_label("The same again").fill(PASSWORD)
@@ -139,6 +140,17 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
         await page.get_by_role("link", name="Audit").click()
         await expect(page.locator("#entries li").first).to_be_visible()
         await look(page, "audit")
+        await page.get_by_role("link", name="Privacy").click()
+        await expect(page.locator("#rule-tenant option")).to_have_count(1)  # it has loaded the rules
+        await page.locator("#rule-days").fill("9999")
+        await page.get_by_role("button", name="Set …").click()
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await look(page, "privacy, with a question")
+        await page.get_by_role("button", name="Set the rule").click()
+        await expect(page.locator("#rules li")).to_have_count(1)
+        await expect(page.locator("#erase-ask")).to_be_visible()
+        await expect(page.locator("#erasures-empty")).to_be_visible()
+        await look(page, "privacy")
         await page.get_by_role("link", name="Account").click()
         await expect(page.locator("#sessions li")).to_have_count(1)
         await page.get_by_role("button", name="Sign out").click()
@@ -164,7 +176,7 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
 async def test_a_page_offers_only_what_its_reader_may_do(store: Store, page: Page) -> None:
     await put(store, reading("m1", datetime.now(UTC), value("OBIS_1.8.0", "1.0", "kWh")), rejected(b"bad"))
     readers = {role: may for role, may in ROLES.items() if "read" in may}
-    for role in readers:
+    for role in ROLES:
         await with_password(store, role, role, 1 if role == "member" else None)
     (member,) = await store.fetch("select account_key from account where login = 'member'")
     await move_in(store, member["account_key"], ["m1"], datetime(2020, 1, 1, tzinfo=UTC), tenant_key=1)
@@ -187,6 +199,17 @@ async def test_a_page_offers_only_what_its_reader_may_do(store: Store, page: Pag
             await expect(page.locator("#erase-ask")).to_be_visible()
             for form in ("#erase-form", "#rule-form"):
                 await expect(page.locator(form)).to_have_count(1 if "people" in may else 0)
+            if role == "member":
+                await page.get_by_label("Active energy import").check()
+                await page.get_by_role("button", name="Give the consent").click()
+                await expect(page.locator("#consents .chip")).to_have_text("valid")
+            await look(page, f"privacy of {role}")
+        await enter(page, url, "researcher")
+        await expect(page).to_have_url(f"{url}/privacy")
+        await expect(page.get_by_role("link", name="Export my data")).to_be_visible()
+        await expect(page.locator("#erase-ask")).to_be_visible()
+        await expect(page.get_by_text("readings of the time you live there")).to_have_count(0)
+        await look(page, "privacy of researcher")
         for login, collecting in (("operator", True), ("nora", False)):
             await enter(page, url, login)
             await page.goto(f"{url}/devices")
@@ -234,12 +257,3 @@ async def enter(page: Page, url: str, login: str) -> None:
     await page.get_by_label("Password").fill(PASSWORD)
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("link", name="Account")).to_be_visible()
-
-
-async def look(page: Page, name: str) -> None:
-    """See that nothing is wider than the phone, and that all can be read and has a name, in light and dark."""
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 390, name
-    assert await page.evaluate(UNNAMED) == [], name
-    for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        assert await page.evaluate(LOW_CONTRAST) == [], (name, scheme)

@@ -13,6 +13,7 @@ from meterway.cloud.devices.notes import DeviceNotes
 from meterway.cloud.devices.registry import BrokerForDevices
 from meterway.cloud.server import serving
 from meterway.cloud.store import Store
+from support.looks import look
 
 CHROMIUM = which("chromium")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -31,12 +32,14 @@ async def test_a_device_is_added_read_about_and_revoked(store: Store) -> None:
         page.on("pageerror", lambda error: troubles.append(str(error)))
         await page.goto(f"{url}/devices")
         await expect(page.get_by_text("No device yet.")).to_be_visible()
+        await look(page, "no devices")
         await page.get_by_label("Id", exact=True).fill("cellar")
         await page.get_by_role("textbox", name="Meters").fill("m1\nm2")
         await page.get_by_role("button", name="Add").click()
         command = page.locator("#code-command")
         await expect(command).to_contain_text(f"meterway adapter enroll {url} ")
         code = (await command.inner_text()).split()[4]
+        await look(page, "a code")
         await page.get_by_role("button", name="Done").click()
         await expect(page.locator("#devices .chip")).to_have_text("waiting for its code")
 
@@ -50,10 +53,12 @@ async def test_a_device_is_added_read_about_and_revoked(store: Store) -> None:
         await page.get_by_role("button", name="Show refusals").click()
         await expect(page.locator(".refusals .mono")).to_have_text(HOSTILE)
         await expect(page.locator(".refusals .message")).to_contain_text("This device may only publish for m1, m2")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+        await look(page, "refusals")
 
         await page.get_by_role("button", name="Revoke: adapter-cellar").click()
+        await look(page, "shall it be revoked?")
         await page.get_by_role("button", name="Revoke", exact=True).click()
         await expect(page.locator("#devices .chip")).to_have_text("revoked")
+        await look(page, "revoked")
         await browser.close()
     assert troubles == []

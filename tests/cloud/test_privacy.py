@@ -147,10 +147,34 @@ async def test_a_member_cannot_export_a_neighbour_and_an_auditor_can_within_the_
     foreign = bearer(await token_of(house.store, "sam", "auditor", south))
     answer = await house.client.get("/v1/privacy/export?account=eve.adams", headers=foreign)
     assert (answer.status_code, answer.json()["reason"]) == (404, "no-account")
-    researcher = bearer(await token_of(house.store, "rosa", "researcher", 1))
-    assert (await house.client.get("/v1/privacy/export", headers=researcher)).status_code == 403
     await settled(house)
     assert await house.count("select count(*) from audit where action = 'exported' and actor = 'arno'") == 1
+
+
+async def test_researchers_export_their_own_account_but_no_reading(house: House) -> None:
+    rosa = await add_account(house.store, "rosa", "researcher", 1)
+    await house.store.fetch(
+        "insert into resident (account_key, household_key, from_time) values ($1, $2, $3)", rosa, house.household, EVER
+    )
+    researcher = bearer(await add_token(house.store, rosa))
+    await house.client.get("/v1/privacy", headers=researcher)
+    for path in ("/v1/privacy/export", "/v1/privacy/export?account=rosa"):
+        answer = await house.client.get(path, headers=researcher)
+        assert answer.status_code == 200, answer.text
+        archive = ZipFile(BytesIO(answer.content))
+        files = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert json.loads(files["account.json"])[0]["login"] == "rosa"
+        assert json.loads(files["sessions.json"])[0]["name"] == "test"
+        assert len(json.loads(files["residences.json"])) == 1
+        assert "a researcher sees no reading" in files["README.txt"]
+        everything = "".join(files.values())
+        for secret in (BEFORE_KWH, EVES_KWH, "eve.adams", "neighbour"):
+            assert secret not in everything
+        assert not [name for name in files if name.startswith("readings/")]
+    answer = await house.client.get("/v1/privacy/export?account=eve.adams", headers=researcher)
+    assert (answer.status_code, answer.json()["reason"]) == (403, "not-permitted")
+    staff = await house.client.get("/v1/privacy/export?account=rosa", headers=house.operator)
+    assert f"readings/1-{METER}.ndjson" in ZipFile(BytesIO(staff.content)).namelist()
 
 
 # ---- erasure ----

@@ -1,4 +1,6 @@
-"""Scripts for a page in a browser, which return what some people could not use; [] if all is well."""
+"""What some people could not use of a page in a browser: scripts that return it, [] if all is well."""
+
+from playwright.async_api import Page
 
 LOW_CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -35,3 +37,12 @@ UNNAMED = """() => [...document.querySelectorAll(
   return !needs || by.some((id) => !document.getElementById(id));
 }).map((node) => node.outerHTML.slice(0, 80))"""
 """What a screen reader would have no name for (WCAG 2.2, 4.1.2)."""
+
+
+async def look(page: Page, name: str) -> None:
+    """See that nothing is wider than the window, and that all can be read and has a name, in light and dark."""
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert await page.evaluate(UNNAMED) == [], name
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        assert await page.evaluate(LOW_CONTRAST) == [], (name, scheme)

@@ -12,7 +12,7 @@ from meterway.cloud.access.viewer import Role, Viewer
 Permission: TypeAlias = Literal["read", "write", "devices", "people", "audit", "export", "research"]
 """read: meters, readings, completeness. write: claim and name meters, replay, delete readings. devices: enrol, revoke.
 people: accounts, households, tenants, erasures, retention. audit: the audit log, proofs of erasures. export: all that
-is known of a person. research: answers about many households."""
+is known of oneself (staff: of others too), which is everybody's right. research: answers about many households."""
 
 Demand: TypeAlias = Permission | Literal["anybody", "account", "session"]
 """A permission; or anybody, signed in or not; or any account, by session or token; or any account, by session only."""
@@ -23,7 +23,7 @@ ROLES: Mapping[Role, frozenset[str]] = {
     "operator": PERMISSIONS,
     "auditor": frozenset({"read", "audit", "export"}),
     "member": frozenset({"read", "export"}),
-    "researcher": frozenset({"research"}),
+    "researcher": frozenset({"export", "research"}),
 }
 
 RULES: Mapping[str, Demand] = {

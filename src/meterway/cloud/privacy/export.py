@@ -24,8 +24,7 @@ Everything that this Meterway keeps about {login}, made {now}.
 
 account.json      login, name, role, when it was made
 residences.json   where they live or lived, from when to when, and the meters there
-readings/         the readings of those meters in that time: a file a meter and residence, a reading a line (JSON);
-                  numbers have exactly the digits that the meter sent; times are in UTC
+{readings}
 consents.json     consents they gave, also revoked and expired ones
 sessions.json     browsers they are signed in with, and API tokens (never the secrets themselves)
 audit.ndjson      what they did, and what others did to their account, an entry a line
@@ -33,6 +32,12 @@ erasures.json     erasures of this account, if it was restored from a backup of 
 
 Not in it: passwords (only a digest is kept), what other people did, and readings of the time when they lived elsewhere.
 """
+_READINGS = """\
+readings/         the readings of those meters in that time: a file a meter and residence, a reading a line (JSON);
+                  numbers have exactly the digits that the meter sent; times are in UTC"""
+_NO_READINGS = """\
+readings/         not here, because a researcher sees no reading; if you lived with a meter, an operator can export its
+                  readings of that time for you"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Person:
 
     account_key: int
     login: str
+    with_readings: bool
+    """Whether the readings of where they lived are in it."""
 
 
 class _Sink:
@@ -82,7 +89,12 @@ async def export(api: Context, person: Person) -> AsyncIterator[bytes]:
     sink = _Sink()
     now = api.clock()
     archive = ZipFile(sink, "w", ZIP_DEFLATED, compresslevel=zlib.Z_BEST_SPEED)
-    archive.writestr("README.txt", README.format(login=person.login, now=now.isoformat(timespec="seconds")))
+    readme = README.format(
+        login=person.login,
+        now=now.isoformat(timespec="seconds"),
+        readings=_READINGS if person.with_readings else _NO_READINGS,
+    )
+    archive.writestr("README.txt", readme)
     await api.in_time(api.audit.flush())
     for name, statement in _small(person):
         rows = await api.fetch_all(statement)
@@ -92,7 +104,8 @@ async def export(api: Context, person: Person) -> AsyncIterator[bytes]:
         async for lines in _audit(api, person):
             entries.write(lines)
             yield sink.take()
-    for number, place in enumerate(await _places(api, person, now), 1):
+    places = await _places(api, person, now) if person.with_readings else []
+    for number, place in enumerate(places, 1):
         with archive.open(f"readings/{number}-{place.meter_id}.ndjson", "w", force_zip64=True) as file:
             async for lines in _readings(api, place):
                 file.write(lines)

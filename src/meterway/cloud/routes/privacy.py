@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from meterway.cloud import openapi
+from meterway.cloud.access import rules
 from meterway.cloud.access.people import answer, check_login, parse
 from meterway.cloud.access.viewer import viewer
 from meterway.cloud.context import Context, body_of, json_answer
@@ -121,7 +122,7 @@ def _add_own(router: APIRouter, api: Context) -> None:
             str | None, Query(max_length=128, description="A login; only for operators and auditors")
         ] = None,
     ) -> Response:
-        """Stream all that is known of who asks, or of an account of the tenant."""
+        """Stream all that is known of who asks, or of an account of the tenant. A researcher gets no reading."""
         person = await _person(api, account)
         api.audit.note("exported", f"account/{person.login}")
         pieces = export(api, person)
@@ -268,16 +269,17 @@ async def _person(api: Context, login: str | None) -> Person:
         HttpError: 403, somebody else's; 404, there is no such account; 409, nobody in particular asks.
     """
     who = viewer.get()
+    with_readings = "read" in rules.ROLES[who.role]
     if login is None:
         if who.account_key is None:
             raise HttpError(409, "Nobody in particular asks: name an `account`.", reason="open")
-        return Person(who.account_key, who.actor)
+        return Person(who.account_key, who.actor, with_readings)
     if who.role not in ("operator", "auditor") and login != who.actor:
         raise HttpError(403, "You may export your own data only: leave out `account`.", reason="not-permitted")
     rows = await api.fetch_all(statements.select_subject("account", check_login(login), who))
     if not rows:
         raise HttpError(404, f"There is no account {login}.", reason="no-account")
-    return Person(rows[0]["key"], check_login(login))
+    return Person(rows[0]["key"], check_login(login), with_readings)
 
 
 async def _subject(api: Context, new: ErasureNew) -> tuple[Subject, int | None]:
