@@ -137,6 +137,18 @@ async def test_the_first_operator_comes_in_by_the_link_and_invites_somebody(stor
         await page.get_by_role("button", name="Make a token").click()
         await expect(page.locator("#token-new code")).to_contain_text("mw_")
         await look(page, "account")
+        await page.get_by_label("Old password").fill(PASSWORD)
+        await page.get_by_label("New password").fill(PASSWORD)
+        await page.get_by_role("button", name="Change the password").click()
+        await expect(page.locator("#password-said")).to_have_text(
+            "The password is changed, and you are signed out everywhere else. 1 API token still works: revoke what you "
+            "no longer trust under API tokens."
+        )
+        await expect(page).to_have_url(f"{url}/account")
+        await look(page, "account, with a new password")
+        await page.locator("#password-said a").click()
+        await page.get_by_role("button", name="Revoke: billing").click()
+        await expect(page.locator("#tokens-empty")).to_be_visible()
         await page.get_by_role("link", name="Audit").click()
         await expect(page.locator("#entries li").first).to_be_visible()
         await look(page, "audit")
@@ -248,8 +260,30 @@ async def test_who_signs_out_while_the_page_still_asks_comes_to_the_sign_in_page
         await page.close()
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; make setup installs it")
+async def test_who_sees_no_meter_yet_is_told_what_comes_next(store: Store, page: Page) -> None:
+    roles = {
+        "operator": "No meter has reported yet.",
+        "auditor": "No meter has reported yet.",
+        "member": "No meter is yours yet.",
+    }
+    for role in roles:
+        await with_password(store, role, role, 1)
+    async with serving(create_app(store, is_open=False)) as url:
+        for role, sentence in roles.items():
+            await enter(page, url, role)
+            empty = page.locator("#meters-empty")
+            await expect(empty.locator("strong")).to_have_text(sentence)
+            await expect(empty).not_to_contain_text("meterway demo")
+            await expect(empty.get_by_role("link", name="Devices")).to_have_count(1 if role == "operator" else 0)
+            await expect(page.locator("#connection")).to_have_text("Live")
+            await look(page, f"no meter for {role}")
+        await page.close()  # before its server: a page that is left open says on its console that it is gone
+
+
 async def enter(page: Page, url: str, login: str) -> None:
     """Sign in as somebody else."""
+    await page.goto("about:blank")  # a page that still asks something without its cookie goes to the sign-in by itself
     await page.context.clear_cookies()
     await page.goto(f"{url}/sign-in")
     await expect(page.get_by_role("link", name="API")).to_have_count(0)  # it asks who it is

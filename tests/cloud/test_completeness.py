@@ -1,5 +1,7 @@
 """Completeness over HTTP: what is expected, what is missing, and why."""
 
+import subprocess
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from meterway.core import reports
 from meterway.core.reports import Fault, MeterDescription, Status
 from meterway.core.topics import SpecificTopic, concentrator_own_topic
 from support.cloud_http import CONCENTRATOR, client_of, fault, put, rejected, report, series
+from support.platform import COMMAND
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -239,6 +242,24 @@ async def test_a_foreign_clock_that_says_a_second_twice_and_skips_one_is_no_gap(
     await put(store, described(interval_s=1), *[numbered(each, number) for number, each in enumerate(every, 1)])
     total = (await asked(client))["total"]
     assert (total["expected"], total["stored"], total["missing"]) == (3601, 3601, 0)
+
+
+async def test_more_readings_than_expected_are_not_said_to_be_a_part_of_them(
+    store: Store, client: httpx.AsyncClient
+) -> None:
+    await put(store, described(), *series("m1", DAY, 2 * 96, step_s=QUARTER_S / 2))
+    await put(store, described("m2"), *quarters(96, meter_id="m2"))
+    said = await to_thread(
+        subprocess.run,
+        [*COMMAND, "gaps", "--url", str(client.base_url), "--from", "2026-11-20", "--to", "2026-11-20"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.splitlines() == [
+        "m1  100.00 %, 192 stored, more than the 96 expected",
+        "m2  100.00 %, 96 of 96 stored",
+    ]
 
 
 async def test_the_list_goes_through_all_meters_by_pages(store: Store, client: httpx.AsyncClient) -> None:

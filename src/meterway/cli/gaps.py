@@ -58,6 +58,9 @@ def gaps(
     refused    it is in quarantine
     lost       its number was skipped, and it is nowhere
 
+    Expected is a reading every interval of the meter. One that says more has more stored than expected; 100 % means
+    that nothing is missing.
+
     With --json each meter is one line, as in the HTTP interface. Exit code 1 if a reading is lost.
 
     \b
@@ -174,8 +177,7 @@ def _show(meter: "CompletenessSummary") -> None:
 
     console = Console(markup=False, highlight=False, soft_wrap=True)  # a name or a detail is no markup of ours
     percent = "interval unknown" if meter.percent is None else f"{meter.percent:.2f} %"
-    of = "" if meter.expected is None else f" of {meter.expected}"
-    console.print(f"{meter.meter_id}  {_plain(meter.name)}  {percent}, {meter.stored}{of} stored".replace("    ", "  "))
+    console.print(f"{meter.meter_id}  {_plain(meter.name)}  {percent}, {_counted(meter)}".replace("    ", "  "))
     if not meter.gaps:
         return
     table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
@@ -184,6 +186,14 @@ def _show(meter: "CompletenessSummary") -> None:
     for gap in meter.gaps:
         table.add_row(*_row(gap), style="red" if gap.kind == "lost" else None)
     console.print(table)
+
+
+def _counted(meter: "CompletenessSummary") -> str:
+    if meter.expected is None:
+        return f"{meter.stored} stored"
+    if meter.stored > meter.expected:
+        return f"{meter.stored} stored, more than the {meter.expected} expected"
+    return f"{meter.stored} of {meter.expected} stored"
 
 
 def _row(gap: "GapAnswer") -> tuple[str, ...]:

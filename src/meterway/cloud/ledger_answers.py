@@ -47,6 +47,7 @@ class DayAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expected: int | None
     """By the meter's interval; null where nobody said it."""
     stored: int
+    """More than ``expected``, if the meter says more than its interval."""
     missing: int
     """Readings in gaps, of whatever kind."""
     lost: int

@@ -2,7 +2,7 @@
 
 import { request, signOut } from "./api.js";
 import { byId, element, text } from "./dom.js";
-import { moment } from "./format.js";
+import { moment, number } from "./format.js";
 import { onProvider } from "./oidc.js";
 
 const WORDS = {
@@ -14,6 +14,8 @@ const WORDS = {
   export: "export personal data",
   research: "ask about many households",
 };
+
+const CHANGED = "#password-changed";
 
 function show(id, message) {
   text(byId(id), message);
@@ -89,10 +91,20 @@ async function changePassword(event) {
   try {
     const body = { old: byId("old").value, new: byId("new").value };
     await request("/v1/account/password", { method: "POST", body });
+    history.replaceState(null, "", CHANGED);
     location.reload(); // the session is a new one, and so is its token against forged requests
   } catch (error) {
     show("password-said", error.message);
   }
+}
+
+/** Sessions ended with the old password, tokens did not: say how many there are, and where they end. */
+function sayChanged(tokens) {
+  history.replaceState(null, "", location.pathname); // to be said once
+  const still = tokens === 1 ? "1 API token still works" : `${number(tokens, 0)} API tokens still work`;
+  const end = [` ${still}: revoke what you no longer trust under `, element("a", { href: "#tokens-title", textContent: "API tokens" }), "."];
+  byId("password-said").replaceChildren("The password is changed, and you are signed out everywhere else.", ...(tokens ? end : []));
+  byId("password-said").hidden = false;
 }
 
 function showProvider(linked) {
@@ -116,6 +128,7 @@ if (byId("token-form")) {
   byId("sign-out").addEventListener("click", () => signOut().catch((error) => show("password-said", error.message)));
 }
 const me = await request("/v1/account");
+if (location.hash === CHANGED && byId("password-said")) sayChanged(me.tokens);
 if (byId("oidc")) showProvider(me.oidcLinked);
 text(byId("me"), [me.name, me.role, me.tenantId ?? "all tenants"].filter(Boolean).join(" · "));
 if (byId("token-form")) {
