@@ -51,8 +51,11 @@ async def run(config: CloudConfig, *, ready: Callable[[], None]) -> None:
             await _start(config, stack)
             ready()
             await asyncio.Event().wait()
-    except* SetupError as group:
-        raise _first(group) from group
+    except BaseExceptionGroup as group:  # not `except*`: Python before 3.11.4 wraps again what it raises
+        found, other = group.split(SetupError)
+        if found is None or other is not None:
+            raise
+        raise _first(found) from group
 
 
 async def _start(config: CloudConfig, stack: AsyncExitStack) -> None:
