@@ -163,7 +163,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
+        right = ", or give the right to it (docs/operations.md#tls)" if isinstance(error, PermissionError) else ""
         raise SetupError(
-            f"[http] {host}:{port} cannot be used ({error.strerror}): choose another port, 0 for any"
+            f"[http] {host}:{port} cannot be used ({error.strerror}): choose another port, 0 for any{right}"
         ) from error
     return listener
