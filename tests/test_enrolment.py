@@ -89,9 +89,12 @@ def test_devices_enrol_over_tls_and_readings_arrive(postgres_server: Server, tmp
                     "its own, or revoke the device."
                 )
 
+                subprocess.run([*COMMAND, "doctor", "--config", str(concentrator)], capture_output=True, check=False)
                 wanted = [part for each in ids for part in ("--meter", each)]
                 meterway("cloud", "device", "meters", *of_cloud, "cellar", *wanted)
                 wait_for(lambda: count(dsn, stored) >= 5, "readings are stored")
+                looked = "select count(*) from refusal where refused_kind = 'subscribe' and topic not like 'receipt/%'"
+                assert count(dsn, looked) == 0, "the doctor asked for what a device may not read"
 
                 meterway("cloud", "device", "revoke", *of_cloud, "adapter", "cellar")
                 wait_for(lambda: " refuses " in reading.err, "the adapter is put out")

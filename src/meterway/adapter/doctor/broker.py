@@ -52,7 +52,8 @@ async def look_at_broker(
 ) -> Seen:
     """Log in as the component would, read what is retained, and watch for ``watch_s``.
 
-    ``needed`` are filters without which the component cannot work; ``wanted`` those that only this look needs.
+    ``needed`` are filters without which the component cannot work; ``wanted`` those that only this look needs. A device
+    that was enrolled may not read those, and the refusal would be noted as the device's own.
     """
     seen = Seen()
 
@@ -73,7 +74,7 @@ async def look_at_broker(
                 await session.connect()
                 await session.subscribe(dict.fromkeys(list(needed)[:_MOST_FILTERS], 0))
             seen.is_connected = True
-            await _watch(session, seen, list(wanted), watch_s)
+            await _watch(session, seen, [] if config.cloud_url is not None else list(wanted), watch_s)
             await session.leave()
         finally:
             session.abort()
