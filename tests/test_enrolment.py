@@ -49,6 +49,10 @@ def test_devices_enrol_over_tls_and_readings_arrive(postgres_server: Server, tmp
             refused = f"select count(*) from refusal join device using (device_key) where topic like '{topic}%'"
             stored = f"select count(*) from reading join meter using (meter_key) where meter_id = '{meter.id}'"
 
+            # Who asks with the cloud's own configuration trusts its authority, too.
+            (asked,) = meterway("gaps", *of_cloud, status=2)
+            assert asked["error"].startswith(f"https://127.0.0.1:{port} wants to know who asks"), asked
+
             # A concentrator beside the cloud, and an adapter that may not publish for its meter yet.
             (beside,) = meterway("cloud", "device", "add", *of_cloud, "concentrator", "beside", "--collects")
             assert re.fullmatch(

@@ -1,6 +1,7 @@
 """``meterway gaps``: which readings are missing, and why."""
 
 import os
+import ssl
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -69,10 +70,10 @@ def gaps(
       meterway gaps --url http://localhost:8080 --token-file token --from 2026-11-01 --to 2026-11-30
       meterway gaps --config cloud.toml --json | jq 'select(.percent < 99)'
     """
-    base = _address(config_path, url)
+    base, trusted = _address(config_path, url)
     query = {name: f"{day:%Y-%m-%d}" for name, day in (("from", first), ("to", last)) if day is not None}
     lost = 0
-    for each in _summaries(base, _token(token_file), meter_id, query):
+    for each in _summaries(base, trusted, _token(token_file), meter_id, query):
         lost += each.lost
         if as_json:
             print_json(each)
@@ -83,25 +84,35 @@ def gaps(
     sys.exit(1 if lost else 0)
 
 
-def _address(config_path: Path | None, url: str | None) -> str:
-    """Return where the cloud answers.
+def _address(config_path: Path | None, url: str | None) -> tuple[str, ssl.SSLContext]:
+    """Return where the cloud answers, and whom to trust there: what this machine trusts, and the cloud's authority.
 
     Raises:
-        SetupError: it is not said, said twice, or a port that changes.
+        SetupError: it is not said, said twice, or a port that changes; or the authority cannot be read.
     """
     if (config_path is None) == (url is None):
         raise SetupError("say where the cloud is, once: --config cloud.toml or --url http://localhost:8080")
+    trusted = ssl.create_default_context()
     if url is not None:
-        return url.rstrip("/")
+        return url.rstrip("/"), trusted
     from meterway.cli.config import read_config
     from meterway.cloud.config import CloudConfig
+    from meterway.core.hosts import in_url, reached_at
 
     assert config_path is not None  # noqa: S101 - the two are not both None
-    http = read_config(config_path, CloudConfig).http
+    config = read_config(config_path, CloudConfig)
+    http = config.http
     if http.port == 0:
         raise SetupError(f"{config_path}: [http] port = 0 takes a free port: give the --url that the cloud's log says")
-    host = f"[{http.host}]" if ":" in http.host else http.host
-    return f"http://{host}:{http.port}"
+    host = reached_at(http.host)
+    if http.certificate_file is not None and http.names:
+        host = http.names[0]
+    elif http.speaks_tls and http.certificate_file is None and (folder := config.certificate_dir) is not None:
+        try:
+            trusted.load_verify_locations(cafile=folder / "ca.pem")
+        except OSError as error:
+            raise SetupError(f"{folder / 'ca.pem'} cannot be read ({error}): run this as the cloud's user") from error
+    return f"{'https' if http.speaks_tls else 'http'}://{in_url(host)}:{http.port}", trusted
 
 
 def _token(file: Path | None) -> str | None:
@@ -119,7 +130,7 @@ def _token(file: Path | None) -> str | None:
 
 
 def _summaries(
-    base: str, token: str | None, meter_id: str | None, query: dict[str, str]
+    base: str, trusted: ssl.SSLContext, token: str | None, meter_id: str | None, query: dict[str, str]
 ) -> Iterator["CompletenessSummary"]:
     """Ask for the meters, page by page.
 
@@ -133,7 +144,7 @@ def _summaries(
     from meterway.cloud.ledger_answers import CompletenessAnswer, CompletenessList
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=base, timeout=_TIMEOUT_S, headers=headers) as client:
+    with httpx.Client(base_url=base, timeout=_TIMEOUT_S, headers=headers, verify=trusted) as client:
         try:
             if meter_id is not None:
                 answer = _asked(client, f"/v1/meters/{quote(meter_id, safe='')}/completeness", query)
