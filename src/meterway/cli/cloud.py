@@ -1,6 +1,7 @@
 """``meterway cloud``: the cloud as a process; ``invite``, and ``backup`` and ``restore`` of its database."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def backup(config_path: Path, file: Path, *, as_json: bool) -> None:
     from meterway.cloud.backup import NOT_IN_IT, back_up, reachable
     from meterway.cloud.config import CloudConfig
 
-    start_logging()
+    start_logging(level=logging.WARNING)  # an answer, not what a database says that is started for it
     config = read_config(config_path, CloudConfig)
 
     async def work() -> None:
@@ -109,7 +110,7 @@ def restore(config_path: Path, file: Path, *, replace: bool, as_json: bool) -> N
     from meterway.cloud.backup import restore as put_back
     from meterway.cloud.config import CloudConfig
 
-    start_logging()
+    start_logging(level=logging.WARNING)
     config = read_config(config_path, CloudConfig)
 
     async def work() -> Content:
@@ -146,7 +147,7 @@ def invite(config_path: Path, role: "Role", tenant_id: str | None, login: str, *
     from meterway.cloud.config import CloudConfig
     from meterway.cloud.invite import invited
 
-    start_logging()
+    start_logging(level=logging.WARNING)
     config = read_config(config_path, CloudConfig)
     link = asyncio.run(invited(config, login, role, tenant_id))
     if as_json:

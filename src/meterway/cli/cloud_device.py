@@ -1,6 +1,7 @@
 """``meterway cloud device``: devices straight in the database, for those who set up without a browser."""
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -193,7 +194,7 @@ def revoke(config_path: Path, kind: str, device_id: str, *, as_json: bool) -> No
 def _read(config_path: Path) -> "CloudConfig":
     from meterway.cloud.config import CloudConfig
 
-    start_logging()
+    start_logging(level=logging.WARNING)
     return read_config(config_path, CloudConfig)
 
 
