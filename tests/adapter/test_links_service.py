@@ -80,7 +80,9 @@ async def test_a_telegram_becomes_a_reading_over_every_kind_of_link(tmp_path: Pa
 
                 speaking = asyncio.create_task(speak())
                 try:
-                    await seen.until(lambda: all(seen.of("readings", kind) for kind in sources))
+                    await seen.until(
+                        lambda: all(seen.of("readings", kind) and seen.of("meter", kind) for kind in sources)
+                    )
                 finally:
                     for task in (dialling, speaking):
                         task.cancel()

@@ -55,7 +55,7 @@ async def test_a_meter_is_asked_at_its_optical_head_again_and_again(tmp_path: Pa
             assert energies(seen)[:2] == [1234.567, 1234.567]
             assert "asked every 1 s; first answer pending" in details(seen, "waiting")
             await seen.until(lambda: bool(seen.of("meter")) and bool(details(seen, "online")))
-            (description,) = seen.of("meter")
+            (description,) = seen.of("meter")[-1:]
             assert (description["protocol"], description["link"], description["intervalS"]) == (
                 "iec62056_21",
                 "serial",
@@ -144,8 +144,8 @@ async def goes_on_without_the_dead(seen: Concentrator) -> None:
     await seen.until(lambda: all(len(seen.of("readings", each)) >= 3 for each in (first, third)))
     assert set(energies(seen, first, "WATER_volume_of_water")) == {1.111}
     assert set(energies(seen, third, "WATER_volume_of_water")) == {3.333}
-    await seen.until(lambda: bool(details(seen, "silent", dead)))
-    assert details(seen, "silent", dead)[0].startswith("M-Bus meter 2: it does not answer; check address, baud rate")
+    sentence = "M-Bus meter 2: it does not answer; check address, baud rate"
+    await seen.until(lambda: any(each.startswith(sentence) for each in details(seen, "silent", dead)))
     assert not seen.of("readings", dead)
     assert not details(seen, "silent", first)
 
@@ -195,8 +195,8 @@ async def test_a_silent_meter_is_said_to_be_silent_and_is_read_when_it_speaks(
         source = TcpSource(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
         meter = MeterConfig(id=METER, family="mbus-heat", source=source, interval_s=0.3, watchdog_s=0.9)
         async with adapter(tmp_path, nats, meter):
-            await seen.until(lambda: bool(details(seen, "silent")))
-            assert "M-Bus meter 254: it does not answer" in details(seen, "silent")[0]
+            sentence = "M-Bus meter 254: it does not answer"
+            await seen.until(lambda: any(sentence in each for each in details(seen, "silent")))
             bus.append(volume_slave(HEAT, 5, 4711))
             await seen.until(lambda: bool(details(seen, "online")))
 

@@ -15,7 +15,7 @@ from meterway.bus.session import LIMIT_UNACKNOWLEDGED
 from meterway.core.errors import BadDataError, SetupError, TransientError
 from support.brokers import RunningBroker, running_mosquitto
 
-IN_TIME_S = 20.0
+IN_TIME_S = 60.0
 
 
 class Inbox:
@@ -81,7 +81,7 @@ async def test_third_parties_see_and_send_the_same_bytes(broker: RunningBroker) 
         )
         assert await inbox.get() == ("in/x", payload)
         bus.publish("out/kept", payload, retain=True)
-        command = ["mosquitto_sub", "-p", port, "-t", "out/#", "-q", "1", "-C", "1", "-W", "10", "-N"]
+        command = ["mosquitto_sub", "-p", port, "-t", "out/#", "-q", "1", "-C", "1", "-W", "60", "-N"]
         seen = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, check=True)
         assert seen.stdout == payload
 
@@ -179,9 +179,9 @@ async def test_half_open_connection_is_noticed(broker: RunningBroker) -> None:
 
 
 async def test_quiet_connection_is_kept(broker: RunningBroker) -> None:
-    async with MqttBus(broker.config, "reader", keep_alive_s=2) as bus:
+    async with MqttBus(broker.config, "reader", keep_alive_s=3) as bus:
         await in_time(bus.wait_connected())
-        await asyncio.sleep(4)
+        await asyncio.sleep(5)
         assert bus.connected
         assert bus.connections == 1
 

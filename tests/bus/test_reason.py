@@ -13,7 +13,7 @@ from meterway.bus.mqtt import MqttBus, login
 from meterway.bus.reason import FIRST_REFUSAL, NOT_AUTHORISED, TOO_LARGE, reason_of
 from support.brokers import RunningBroker, running_mosquitto
 
-IN_TIME_S = 30.0
+IN_TIME_S = 60.0
 CONNACK = b"\x20\x09\x00\x00\x06\x22\x00\x0a\x21\x00\x14"
 """As mosquitto sends it: topic aliases up to 10, 20 unacknowledged."""
 

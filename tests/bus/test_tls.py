@@ -20,7 +20,7 @@ from meterway.core.config import load_config
 from meterway.core.errors import SetupError
 from support.brokers import RunningBroker, free_port, running_mosquitto, running_nats
 
-IN_TIME_S = 30.0
+IN_TIME_S = 60.0
 LIFE_GONE = timedelta(days=100)
 
 
@@ -225,9 +225,9 @@ async def test_the_embedded_broker_takes_up_a_renewed_certificate_and_keeps_its_
                     bus.publish("concentrator/a", b"%d" % sent)
                     sent += 1
                 bus.publish("concentrator/a", b"end")
-                while not arrived or arrived[-1] != b"end":
+                while b"end" not in arrived:
                     await asyncio.sleep(0.02)
-                assert {int(payload) for payload in arrived[:-1]} == set(range(sent))
+                assert {int(payload) for payload in arrived if payload != b"end"} == set(range(sent))
                 assert bus.connections == 1
             assert broker.certificate.expires > expires
             assert broker.restarts == 0

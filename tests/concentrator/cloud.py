@@ -9,7 +9,7 @@ from meterway.bus.bus import BrokerConfig, Delivery
 from meterway.bus.mqtt import MqttBus
 from meterway.core import receipts, topics
 
-IN_TIME_S = 30.0
+IN_TIME_S = 60.0
 
 
 async def until(condition: Callable[[], bool], what: str = "", within_s: float = IN_TIME_S) -> None:

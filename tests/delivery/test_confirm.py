@@ -11,7 +11,7 @@ from meterway.delivery import confirm
 from meterway.delivery.confirm import Confirmer
 from support.brokers import RunningBroker
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 def digests(count: int) -> list[bytes]:

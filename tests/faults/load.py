@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -203,6 +202,14 @@ class Load(Platform):
         except (httpx.HTTPError, AssertionError):
             return -1
 
+    async def different(self) -> int:
+        """Return how many different readings are stored; -1 while the cloud does not answer."""
+        try:
+            readings = await asyncio.to_thread(self.api.all_readings)
+        except (httpx.HTTPError, AssertionError):
+            return -1
+        return len({(each["meterId"], each["sequenceNumber"]) for each in readings})
+
     async def flows(self, more: int = 300) -> None:
         """Return when so many more readings are stored than now."""
         goal: int | None = None
@@ -254,11 +261,7 @@ class Load(Platform):
         return {str(meter_id): number for meter_id, number in rows}
 
     async def truth(self) -> Truth:
-        while True:
-            try:
-                return await truth_of(self.options.data_dir / "spool" / "adapter")
-            except shutil.Error:  # a file of a running adapter's was replaced while it was copied
-                await asyncio.sleep(0.1)
+        return await truth_of(self.options.data_dir / "spool" / "adapter")
 
     async def rest(self) -> Truth:
         """Stop the meters; return what was accepted once nothing more is."""
@@ -276,7 +279,7 @@ class Load(Platform):
         async def drained() -> bool:
             nonlocal truth
             truth = await self.truth()
-            return truth.pending == 0 and await self.stored() >= truth.total
+            return truth.pending == 0 and await self.different() >= truth.total
 
         while True:
             try:

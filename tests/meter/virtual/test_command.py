@@ -19,7 +19,7 @@ from meterway.meter.virtual.ledger import read_ledger
 if TYPE_CHECKING:
     from meterway.meter.codec import CodecError
 
-DEADLINE_S = 30
+DEADLINE_S = 90
 COMMAND = [str(Path(sys.executable).with_name("meterway")), "meter", "virtual"]
 
 

@@ -25,7 +25,7 @@ from meterway.meter.virtual.serve import Offer, Run, serve
 
 VIENNA = ZoneInfo("Europe/Vienna")
 JUNE = 1_781_690_400
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class Serving:
@@ -199,7 +199,7 @@ _open_writers: list[asyncio.StreamWriter] = []
 async def _connects(address: TcpAddress) -> bool:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        await asyncio.wait_for(reader.readexactly(1), 5)
+        await asyncio.wait_for(reader.readexactly(1), DEADLINE_S)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
         return False
