@@ -29,6 +29,8 @@ PAGE_PORT = 8420
 
 TOWN_PROFILE = "street"
 _FAMILIES = {"p1": "p1-generic", "sml": "sml-generic"}
+_METERS_STOP_WITHIN_S = 30.0
+"""Longer than they wait for their readers, so that their ledgers are whole."""
 _FUTURE_LIMIT_S = 100 * 366 * 86_400
 """Meters that run faster than time come to tell of the future."""
 
@@ -208,7 +210,9 @@ class Platform:
         arguments += ["--households", str(options.households), "--seed", options.seed, "--speed", str(options.speed)]
         arguments += ["--start", options.start.isoformat(), "--past", str(options.past_s)]
         arguments += ["--ledger", str(ledger), "--config-dir", str(folder)]
-        process = await self._run(self._meters, Command(name="meters-town", arguments=arguments))
+        process = await self._run(
+            self._meters, Command(name="meters-town", arguments=arguments, stop_within_s=_METERS_STOP_WITHIN_S)
+        )
         for offer in msgspec.convert(process.ready_message["meters"], list[TownOffer], str_keys=True):
             self.meter_names.update(names(offer))
         path = folder / "adapter.toml"
@@ -230,7 +234,7 @@ class Platform:
         arguments += ["--past", str(options.past_s)]
         for fault in options.faults:
             arguments += ["--fault", fault]
-        return Command(name=f"meters-{link}", arguments=arguments)
+        return Command(name=f"meters-{link}", arguments=arguments, stop_within_s=_METERS_STOP_WITHIN_S)
 
 
 def _free_port(wanted: int) -> int:

@@ -319,5 +319,9 @@ class PtyLink:
 
 
 def _unread_bytes(slave: int) -> int:
+    """Return how much the reader has not read yet, with what the kernel still has on its way to it."""
+    on_its_way = select.poll()
+    on_its_way.register(slave, select.POLLIN)
+    on_its_way.poll(0)  # only then FIONREAD counts it, and tcflush throws it away
     unread: int = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))[0]
     return unread

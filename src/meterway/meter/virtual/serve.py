@@ -23,7 +23,7 @@ from meterway.meter.virtual.statement import Statement
 LATE_LIMIT_S: Final = 2.0
 """A meter that is later than this leaves instants out (``ticks_skipped``), as a clock that stood still does."""
 
-STOP_LIMIT_S: Final = 5.0
+STOP_LIMIT_S: Final = 20.0
 """How long a stop waits for readers to take the end of a telegram."""
 
 PAST_STEP_S: Final = 300

@@ -29,7 +29,7 @@ from meterway.meter.virtual.town.voices.catalogue import THROUGH
 STALL_LIMIT_S: Final = 300.0
 """How long a reader may leave a telegram untaken before it is dropped. A busy adapter takes 16 KiB of a line in some
 seconds, and the kernel asks for more only when four times as much is free."""
-STOP_LIMIT_S: Final = 5.0
+STOP_LIMIT_S: Final = 20.0
 """How long a stop waits for readers to take the end of a telegram."""
 PAST_STEP_S: Final = 300
 """Seconds between two telegrams of the past."""
