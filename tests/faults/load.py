@@ -290,8 +290,14 @@ class Load(Platform):
             if (await self.truth()).total == truth.total:  # else a busy adapter had more to read
                 return truth, verdict
 
-    async def count(self) -> Count:
-        """Compare the ledgers of the meters with what is stored."""
+    async def count(self, within_s: float = RECOVERY_S) -> Count:
+        """Compare the ledgers of the meters with what is stored; wait for what a busy adapter had not read yet."""
+        end_s = time.monotonic() + within_s
+        while (counted := await self._counted()).missing and time.monotonic() < end_s:
+            await asyncio.sleep(1)
+        return counted
+
+    async def _counted(self) -> Count:
         stored = msgspec.convert(await asyncio.to_thread(self.api.all_readings), list[StoredReading])
         lines = [line for ledger in self.ledgers for line in read_ledger(ledger)]
         return count(lines, stored, len(stored), 0)

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_S = 60.0
 """How long the chain may stand still, at the end, before what has not arrived is called missing."""
+_UNREAD_LIMIT_S = 20.0
+"""How long a busy adapter may have telegrams before it that it has not read, when all that it published is stored."""
 _LOOK_INTERVAL_S = 0.5
 _NAMING_LIMIT_S = 60.0
 _LONGEST_CAPTURE = timedelta(hours=2)
@@ -120,7 +122,18 @@ async def finish(platform: Platform, watcher: Watcher, since: datetime, *, show:
         TransientError: the API does not answer, for a minute.
     """
     await platform.stop_meters()
-    await _drained(platform, watcher, since, show)
+    loop = asyncio.get_running_loop()
+    stored, moved_s = -1, loop.time()
+    while True:
+        await _drained(platform, watcher, since, show)
+        counted = await _counted(platform, watcher, since)
+        if counted.stored != stored:
+            stored, moved_s = counted.stored, loop.time()
+        if not counted.missing or loop.time() - moved_s > _UNREAD_LIMIT_S:
+            return counted
+
+
+async def _counted(platform: Platform, watcher: Watcher, since: datetime) -> Count:
     published, stored = await asyncio.to_thread(_look, platform, watcher, since)
     telegrams = (line for ledger in platform.ledgers for line in read_ledger(ledger))
     quarantined = await asyncio.to_thread(_quarantined, platform, since)
