@@ -5,6 +5,7 @@ import os
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from meterway.adapter.config import AdapterConfig, SerialSource, Source, TcpSource
@@ -137,9 +138,12 @@ async def port(telegram: bytes = b"", pause_s: float = 0.05, reply: Reply | None
         os.close(near)
 
 
-def listening(source: Source, what: Known = KNOWN) -> list[Step]:
-    """Return the first steps, in which nothing is sent."""
-    return plan(source, what, listen_s=LISTEN_S, ask=False)
+def listening(source: Source, what: Known = KNOWN, *, first_s: float = 10.0) -> list[Step]:
+    """Return the first steps, in which nothing is sent; the first byte may take ``first_s``."""
+    steps = plan(source, what, listen_s=LISTEN_S, ask=False)
+    return [
+        replace(step, first_s=max(first_s, step.first_s)) if isinstance(step, Listening) else step for step in steps
+    ]
 
 
 def asking(source: Source, what: Known, *words: str) -> list[Step]:

@@ -191,9 +191,10 @@ class PtyBus:
                     case _:
                         heard.items.append(step)
             self.serve(0.0)
-            rest_s = deadline - time.monotonic()
-            if rest_s <= 0:
-                steps = master.on_timeout(time.monotonic())
-                continue
-            ready = select.select([self.near, self._far], [], [], rest_s)[0]
-            steps = master.feed(os.read(self.near, 4096), time.monotonic()) if self.near in ready else []
+            # What came in time is heard, also where this process had no time to look.
+            ready = select.select([self.near, self._far], [], [], max(0.0, deadline - time.monotonic()))[0]
+            if self.near in ready:
+                steps = master.feed(os.read(self.near, 4096), time.monotonic())
+            else:
+                is_late = not ready and time.monotonic() >= deadline
+                steps = master.on_timeout(time.monotonic()) if is_late else []

@@ -159,13 +159,11 @@ def drive(master: Master, handle: int) -> Heard:
                     heard.items.append(step)
                 case _:
                     raise AssertionError(step)
-        rest_s = deadline - time.monotonic()
-        if rest_s <= 0:
-            steps = master.on_timeout(time.monotonic())
-        elif select.select([handle], [], [], rest_s)[0]:
+        # What came in time is heard, also where this process had no time to look.
+        if select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
             steps = master.feed(os.read(handle, 4096), time.monotonic())
         else:
-            steps = []
+            steps = master.on_timeout(time.monotonic()) if time.monotonic() >= deadline else []
 
 
 @contextmanager
