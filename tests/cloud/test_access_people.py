@@ -268,7 +268,7 @@ async def test_who_sees_no_meter_yet_is_told_what_comes_next(store: Store, page:
         "member": "No meter is yours yet.",
     }
     for role in roles:
-        await with_password(store, role, role, 1)
+        await with_password(store, role, role, 1)  # type: ignore[arg-type]
     async with serving(create_app(store, is_open=False)) as url:
         for role, sentence in roles.items():
             await enter(page, url, role)
