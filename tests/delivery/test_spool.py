@@ -364,6 +364,19 @@ async def test_a_full_spool_refuses_and_goes_on_when_messages_are_delivered(tmp_
         assert numbers(await take_all(target)) == list(range(accepted, accepted + 20))
 
 
+async def test_a_spool_that_is_full_of_delivered_messages_takes_the_next(tmp_path: Path) -> None:
+    """The newest segment, which may be longer than ``segment_bytes``, is deleted only after the next has begun."""
+    async with spool(tmp_path, SpoolConfig(segment_bytes=4096, limit_bytes=8192, linger_s=0)) as target:
+        for number in range(3):
+            target.append("t", bytes(7000))
+            await target.commit()
+            with pytest.raises(TransientError, match="spool full: 1 messages wait"):
+                target.append("t", bytes(7000))
+            taken = await take_all(target)
+            assert [record.number for record in taken] == [number]
+            target.done([number])
+
+
 async def test_messages_that_no_record_can_hold_are_refused(tmp_path: Path) -> None:
     async with spool(tmp_path, SpoolConfig()) as target:
         for topic, body, mark in (("t", bytes((1 << 20) + 1), b""), ("t" * 1025, b"", b""), ("t", b"", bytes(33))):

@@ -261,7 +261,9 @@ class Spool:
         if self._broken:
             raise TransientError(self._broken)
         size_bytes = len(payload) + len(topic) + len(mark)
-        if self._disk_bytes + self._unwritten_bytes + size_bytes > self._config.limit_bytes:
+        # The newest segment stays, however much of it is delivered, until one more message begins the next.
+        used_bytes = self._disk_bytes + self._unwritten_bytes
+        if self._pending and used_bytes + size_bytes > self._config.limit_bytes:
             self._count_refused += 1
             raise TransientError(
                 f"spool full: {self._pending} messages wait in {self._directory}, limit_bytes = "
