@@ -210,7 +210,7 @@ async def test_a_server_takes_up_what_is_new_and_goes_on_after_trouble(tmp_path:
         taken.append(certificate_in(made.file))
         is_taken.set()
 
-    async with asyncio.timeout(20), following(made.file, renew, take_up, 0.01):
+    async with asyncio.timeout(60), following(made.file, renew, take_up, 0.01):
         while looks < 3:
             await asyncio.sleep(0.01)
         assert not taken

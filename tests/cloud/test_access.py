@@ -286,7 +286,7 @@ async def test_tokens_that_ended_longer_ago_than_is_audited_are_forgotten(store:
     for days in (-11.0, -9.0, 9.0):
         await add_token(store, ada, days=days)
     await store.fetch("update api_token set revoked_time = $1 where expires_time > now()", utc_now())
-    async with AuditLog(store, utc_now, keep=timedelta(days=10)).running(), asyncio.timeout(30):
+    async with AuditLog(store, utc_now, keep=timedelta(days=10)).running(), asyncio.timeout(60):
         while (await store.fetch("select count(*) from api_token"))[0][0] > 2:
             await asyncio.sleep(0.01)
     rows = await store.fetch("select revoked_time is null from api_token order by expires_time")
@@ -303,7 +303,7 @@ async def test_the_audit_log_waits_while_the_database_is_away_and_counts_what_is
         audit.note("read", f"m{number}", who=who)
     assert (audit.waiting, audit.lost) == (3, 2)
     async with audit.running():
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while audit.waiting:
                 await asyncio.sleep(0.01)
     rows = await store.fetch("select subject from audit order by audit_key")

@@ -18,7 +18,6 @@ from support.cloud_http import put, reading, rejected, value
 from support.looks import look
 
 CHROMIUM = which("chromium")
-IN_TIME_MS = 60_000
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -87,7 +86,6 @@ async def page() -> AsyncIterator[Page]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         context = await browser.new_context(viewport={"width": 390, "height": 800}, locale="en-GB")
-        expect.set_options(timeout=IN_TIME_MS)
         page = await context.new_page()
         troubles: list[str] = []
 
@@ -99,7 +97,6 @@ async def page() -> AsyncIterator[Page]:
         page.on("pageerror", lambda error: troubles.append(str(error)))
         yield page
         await browser.close()
-        expect.set_options(timeout=5000)
         assert troubles == []
 
 

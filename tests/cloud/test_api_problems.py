@@ -62,12 +62,12 @@ async def test_a_replay_where_nobody_stores_is_a_problem(client: httpx.AsyncClie
 
 
 async def test_a_request_whose_head_never_ends_is_hung_up_on(store: Store) -> None:
-    async with serving(create_app(store), head_s=0.3) as url:
+    async with serving(create_app(store), head_s=1.0) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: local")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
 

@@ -216,7 +216,7 @@ async def test_a_tenant_has_its_own_devices_and_cannot_take_anothers_meters(stor
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -254,7 +254,7 @@ async def test_what_changed_while_the_database_was_away_is_known_after(store: St
     async with directory.running():
         assert directory.find("adapter-cellar") is not None
         lost = "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen %'"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await store.fetch(lost):
                 await asyncio.sleep(0.02)
         await api.delete("/v1/devices/adapter/cellar")
@@ -287,7 +287,7 @@ async def test_refusals_are_kept_and_say_what_to_do(store: Store, api: httpx.Asy
         )
 
     async def written(count: int) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (shown := (await api.get("/v1/devices/adapter/cellar")).json())["refusedCount"] < count:
                 await asyncio.sleep(0.02)
         return shown
@@ -317,7 +317,7 @@ async def test_refusals_are_kept_and_say_what_to_do(store: Store, api: httpx.Asy
 
         for number in range(LIMIT_REFUSALS + 10):
             refuse(f"topic/{number}")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len((await api.get("/v1/devices/adapter/cellar")).json()["refusals"]) != LIMIT_REFUSALS:
                 await asyncio.sleep(0.02)
         code = (await api.post("/v1/devices/adapter/cellar/code")).json()["code"]

@@ -133,7 +133,7 @@ async def test_what_was_not_acknowledged_comes_again_and_is_stored_once(store: S
             await bus.wait_connected()
             for number in range(300):
                 sender.publish(wire.encode(reading(number)))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not held:
                     await asyncio.sleep(0.01)
         async with ingesting(store, broker):
@@ -253,7 +253,7 @@ async def test_two_workers_on_the_same_readings_store_each_once(
         for number in range(2000):
             sender.publish(wire.encode(reading(number)))
         await sender.wait_confirmed()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while a.counters.stored + a.counters.duplicate + b.counters.stored + b.counters.duplicate < 4000:
                 await asyncio.sleep(0.01)
     assert a.counters.stored + b.counters.stored == 2000

@@ -18,7 +18,7 @@ from meterway.cloud.store import Store
 from support.cloud_http import client_of, put, reading, rejected, value
 from support.postgres import Server, create_database, running_server
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 @asynccontextmanager

@@ -230,7 +230,7 @@ async def test_a_lost_connection_is_said_and_mended(store: Store, browser: Brows
     await expect(page.locator("#connection")).to_have_text("Offline")
     await expect(page.get_by_role("alert")).to_contain_text("Connection lost, trying again")
     async with serving(create_app(store), port=int(url.rpartition(":")[2])):
-        await expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
+        await expect(page.locator("#connection")).to_have_text("Live")
         await expect(page.locator("#lost")).to_be_hidden()
         await page.close()
 

@@ -18,7 +18,7 @@ from meterway.core.errors import TransientError
 from support.cloud_http import put, reading, value
 from support.postgres import Server
 
-LIMIT_S = 0.5
+LIMIT_S = 2.0
 SOCKET = ".s.PGSQL.5432"
 
 

@@ -23,7 +23,7 @@ from meterway.cloud.tls import ServerTls, server_tls
 from meterway.core.errors import SetupError
 from support.brokers import free_port
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 HTTP = HttpConfig(host="0.0.0.0", names=("meters.example.org", "pi.local"))
 
 

@@ -21,7 +21,7 @@ from meterway.bus.bus import BrokerConfig
 from meterway.bus.nats_config import nats_config
 from meterway.durable_file import write_private
 
-START_WITHIN_S = 20.0
+START_WITHIN_S = 60.0
 ACK_WAIT_S = 3.0
 """How long NATS waits in tests before it delivers what was not acknowledged again."""
 

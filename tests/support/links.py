@@ -12,7 +12,7 @@ from typing import Protocol
 
 from support.brokers import free_port
 
-IN_TIME_S = 30.0
+IN_TIME_S = 60.0
 
 _IAC, _SE, _SB, _WILL, _DO = 255, 240, 250, 251, 253
 _COM_PORT = 44

@@ -105,7 +105,7 @@ async def drop_database(server: Server, dsn: str) -> None:
         await connection.close()
 
 
-async def wait_for_rows(store: Store, sql: str, expected: int, *, seconds: float = 30.0) -> None:
+async def wait_for_rows(store: Store, sql: str, expected: int, *, seconds: float = 60.0) -> None:
     """Wait until the one number that ``sql`` returns is ``expected``."""
     found = None
     async with asyncio.timeout(seconds):
