@@ -304,7 +304,9 @@ def test_odd_line_is_reported_and_the_others_are_kept(line: str) -> None:
     assert str(error).startswith("a telegram has 1 line(s) of no known form, the first begins")
 
 
-@pytest.mark.parametrize("line", ["1-0:1.8.2(0043x1.098*kWh)", "1-0:1.8.2(0043x1)", "0-0:96.13.0(\x07)", "x"])
+@pytest.mark.parametrize(
+    "line", ["1-0:1.8.2(0043x1.098*kWh)", "1-0:1.8.2(0043x1)", "1-0:1.8.2(0043.*kWh)", "0-0:96.13.0(\x07)", "x"]
+)
 def test_odd_line_refuses_a_telegram_without_checksum(line: str) -> None:
     error = refused(unguarded(ENERGY + line + "\r\n"))
     assert error.reason == "bad-syntax"

@@ -39,15 +39,18 @@ CLOCK: Final = Obis(0, 0, 1, 0, 0)
 VERSIONS: Final = frozenset({Obis(1, 3, 0, 2, 8), Obis(0, 0, 96, 1, 4)})
 """Version of the P1 output, Dutch and Belgian; meters that send one send a checksum."""
 
-_NUMBER = r"-?[0-9]{1,18}+(?:\.[0-9]{1,9}+)?+"
+_NUMBER = r"-?[0-9]{1,18}+(?:\.[0-9]{1,9}+|)"
 _CODE = r"[0-9]{1,3}+-[0-9]{1,3}+:[0-9][0-9.:*]*+"
 _UNIT = r"[^()\r\n*]++"
 
 _LINE = re.compile(
-    rf"^({_CODE})\((?:({_NUMBER})(?:\*({_UNIT}))?+|([0-9]{{12}}[SW])\)\(({_NUMBER})(?:\*({_UNIT}))?+)\)\r?$|^(.+)$",
+    rf"^({_CODE})\((?:({_NUMBER})(?:\*({_UNIT})|)|([0-9]{{12}}[SW])\)\(({_NUMBER})(?:\*({_UNIT})|))\)\r?$|^(.+)$",
     re.MULTILINE,
 )
-"""Code, number, unit; or code, time, number, unit; or a line of any other kind. Possessive: this is half the work."""
+"""Code, number, unit; or code, time, number, unit; or a line of any other kind.
+
+This is half the work, hence possessive, and ``(?:x|)`` where others write ``(?:x)?``.
+"""
 
 _OTHER = re.compile(rf"({_CODE})\((.*)\)")
 _CONTINUED = re.compile(r"\r?\n(?=\()")
